@@ -1,0 +1,1 @@
+"""What a user may ask for: one pydantic tree, presets in YAML, vocabularies, models. Imports nothing else of ours."""

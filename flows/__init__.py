@@ -1,0 +1,1 @@
+"""What runs when: the flows that people schedule, and the command line."""

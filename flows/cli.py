@@ -1,0 +1,182 @@
+"""The command line: thin over the flows and the store."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Curate raw Parquet shards into a training mix, with a reason for every row.\n\n"
+    "Start with `mixwright demo`, then copy a preset, point `input.path` at your shards and run "
+    "`mixwright check my.yaml`, `mixwright curate my.yaml --dry-run`, `mixwright curate my.yaml`.",
+)
+out = Console()
+err = Console(stderr=True)
+
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Change one setting: `--set sample.batch_size=64`. Repeat it for more."),
+]
+
+MixFolder = Annotated[str, typer.Argument(help="A mix: its version folder, or the folder with latest.json.")]
+
+
+@contextmanager
+def told_plainly() -> Iterator[None]:
+    """Turn refusals into one red line and exit code 2: no traceback for what a user can mend."""
+    try:
+        yield
+    except (ValueError, FileNotFoundError, PermissionError) as error:
+        err.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(2) from error
+
+
+@app.command()
+def demo(
+    settings: Settings = None,
+    out_dir: Annotated[str, typer.Option("--out", help="Folder for input, store and mixes.")] = "demo",
+) -> None:
+    """Curate 4,035 captioned emoji on this machine and print where the mix and its report are.
+
+    A second run finds everything done. `--set sample.kind=iid` redoes sampling and what follows it, nothing else.
+    """
+    with told_plainly():
+        from configs import loading
+
+        moved: dict[str, Any] = {"store": f"{out_dir}/store", "emit": {"out": f"{out_dir}/mixes"}}
+        moved["input"] = {"path": f"{out_dir}/input"}
+        values = loading.assign(loading.merged(loading.preset("demo"), moved), settings or [])
+        _run(values, preset="demo")
+
+
+@app.command()
+def curate(
+    config: Annotated[Path, typer.Argument(help="YAML configuration; presets to copy are in configs/presets.")],
+    settings: Settings = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan, what is done already and an estimate; do nothing.")
+    ] = False,
+) -> None:
+    """Curate what CONFIG describes. What earlier runs finished is not done again."""
+    with told_plainly():
+        from configs import loading
+
+        values = loading.assign(loading.read(config), settings or [])
+        if dry_run:
+            _show_plan(loading.validate(values))
+        else:
+            _run(values, preset="plain")
+
+
+@app.command()
+def check(config: Annotated[Path, typer.Argument(help="YAML configuration.")], settings: Settings = None) -> None:
+    """Say whether CONFIG can run: its settings, the input's columns, the model; nothing is computed."""
+    with told_plainly():
+        from configs import loading
+        from flows.pipeline import examine
+
+        found, planned = examine(loading.validate(loading.assign(loading.read(config), settings or [])))
+        for one in planned:
+            if hasattr(one.method, "check"):
+                one.method.check()
+        if found.unreadable:
+            name, why = next(iter(sorted(found.unreadable.items())))
+            many = f"{len(found.unreadable)} of {len(found.entries)} files cannot be read"
+            raise ValueError(f"{many}. First: {name}: {why}")
+        out.print(f"{config} is fine: {len(found.entries)} files, {sum(found.rows.values()):,} rows.", highlight=False)
+
+
+@app.command()
+def settings() -> None:
+    """List every setting with its default and what it means."""
+    from configs import loading
+
+    table = Table("setting", "default", "meaning")
+    for row in loading.described():
+        table.add_row(*row)
+    out.print(table)
+
+
+@app.command()
+def verify(mix: MixFolder) -> None:
+    """Hash the files of MIX again and add up its ledger; print the first discrepancy and fail, or say all is well."""
+    with told_plainly():
+        from storage import manifests
+
+        wrong = next(manifests.discrepancies(mix), None)
+        if wrong:
+            err.print(f"{manifests.resolve(mix)}: {wrong}", style="red", highlight=False, soft_wrap=True)
+            raise typer.Exit(1)
+        facts = manifests.read(mix)["counts"]
+        out.print(
+            f"all well: {facts['rows_in']:,} rows in = {facts['kept']:,} kept + {facts['dropped']:,} dropped + "
+            f"{facts['quarantined']:,} quarantined; {facts['emitted']:,} rows emitted; every digest fits",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+@app.command()
+def explain(
+    mix: MixFolder,
+    key: Annotated[str, typer.Argument(help="A row: its key, its uid, or `file:row`.")],
+) -> None:
+    """Tell what each stage said of a row of the input, and where in the mix it ended."""
+    with told_plainly():
+        from flows.explaining import explain_row
+
+        for told in explain_row(mix, key):
+            table = Table(title=told.pop("title"), show_header=False, title_justify="left")
+            for name, value in told.items():
+                table.add_row(name, str(value))
+            out.print(table)
+
+
+def _run(values: dict[str, Any], preset: str) -> None:
+    """Run the curate flow in this process, under the server of PREFECT_API_URL or a temporary one."""
+    from configs import loading
+
+    loading.validate(values)
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    from flows.curate import curate as flow
+
+    state = flow(preset=preset, overrides=yaml.safe_dump(values, sort_keys=False), return_state=True)
+    if not state.is_completed():
+        err.print(state.message or str(state.name), style="red", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(1)
+    url = state.result()
+    for line in (state.message, f"mix:    {url}/data", f"report: {url}/report/index.html"):
+        out.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _show_plan(config: Any) -> None:
+    from flows.forecast import forecast
+
+    table = Table("stage", "kind", "to do", "done", "estimate")
+    plan = forecast(config)
+    for row in plan.rows:
+        table.add_row(*row)
+    out.print(table)
+    for line in plan.lines:
+        out.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def main() -> None:
+    """Entry point."""
+    app(prog_name="mixwright")
+
+
+if __name__ == "__main__":
+    main()

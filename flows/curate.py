@@ -1,0 +1,94 @@
+"""The main flow: what the Prefect UI, schedules and the command line run."""
+
+from __future__ import annotations
+
+import logging
+from typing import Annotated, Any
+
+from prefect import flow, get_run_logger
+from prefect.artifacts import create_markdown_artifact
+from prefect.runtime import flow_run
+from prefect.states import Completed, Failed, State
+from pydantic import Field
+
+from configs import loading
+from configs.curate import NAME, Curate, Preset
+from flows.pipeline import curate as curate_plainly
+from flows.run import RunFailed
+from flows.runners import prefect_runner
+
+
+def run_name() -> str:
+    """What the run does, for lists of runs: `curate-openmoji`."""
+    parameters = flow_run.parameters
+    overrides = loading.parse(parameters.get("overrides") or "", "`overrides`")
+    return f"curate-{overrides.get('name') or parameters.get('name') or parameters.get('preset', 'demo')}"
+
+
+def resolve(
+    preset: str,
+    input: str | None,
+    name: str | None,
+    budget: int | None,
+    batch_size: int | None,
+    seed: int | None,
+    workers: int | None,
+    overrides: str,
+) -> Curate:
+    """The configuration that a filled-in form means: preset, then fields, then overrides."""
+    fields: dict[str, Any] = {
+        "name": name,
+        "seed": seed,
+        "input": {"path": input} if input else None,
+        "mix": {"budget": budget} if budget else None,
+        "sample": {"batch_size": batch_size} if batch_size else None,
+        "runner": {"workers": workers} if workers else None,
+    }
+    given = {key: value for key, value in fields.items() if value is not None}
+    return loading.validate(
+        loading.merged(loading.merged(loading.preset(preset), given), loading.parse(overrides, "`overrides`"))
+    )
+
+
+@flow(name="curate", flow_run_name=run_name, validate_parameters=True)
+def curate(
+    preset: Preset = "demo",
+    input: str | None = None,
+    name: Annotated[str, Field(pattern=NAME)] | None = None,
+    budget: Annotated[int, Field(ge=1)] | None = None,
+    batch_size: Annotated[int, Field(ge=1)] | None = None,
+    seed: Annotated[int, Field(ge=0)] | None = None,
+    workers: Annotated[int, Field(ge=1, le=512)] | None = None,
+    overrides: str = "",
+) -> State:
+    """Curate raw Parquet shards into a training mix. Fields left empty keep the preset's values.
+
+    Args:
+        preset: Where to start: `demo` makes and curates 4,035 emoji; the others expect `input`.
+        input: Folder, glob or URL of the raw Parquet shards.
+        name: Name of the mix; its versions stand side by side in one folder of that name.
+        budget: Rows to emit. Empty: every surviving row is drawn once.
+        batch_size: Rows of one training batch.
+        seed: Seed of every random choice.
+        workers: Tasks in flight.
+        overrides: Any other setting, as YAML laid over the preset, for example `select: []`.
+    """
+    logger = get_run_logger()
+    try:
+        config = resolve(preset, input, name, budget, batch_size, seed, workers, overrides)
+        if preset == "demo" and input is None:
+            _make_demo_input(config, logger)
+        with prefect_runner(config.runner) as runner:
+            mix = curate_plainly(config, runner, logger.info)
+    except (RunFailed, ValueError) as error:
+        return Failed(message=str(error))
+    if mix.card:
+        create_markdown_artifact(key="mix-card", markdown=mix.card, description=f"{config.name}: what the run did")
+    return Completed(message=mix.message, data=mix.url) if mix.emitted else Failed(message=mix.message)
+
+
+def _make_demo_input(config: Curate, logger: logging.Logger | logging.LoggerAdapter[Any]) -> None:
+    from flows.openmoji import write_openmoji
+
+    written = write_openmoji(config.input.path)
+    logger.info("demo input: %d shards of OpenMoji pictures in %s", len(written), config.input.path)

@@ -1,0 +1,238 @@
+"""The last stage: the mix, its ledger, its report and, written last, its manifest."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import yaml
+
+from flows.planning import Planned
+from flows.run import HEAVY, Run, RunFailed
+from flows.stages import timed
+from storage import files, manifests
+from storage.exchange import spilled
+from storage.fingerprints import fingerprint, versions
+from storage.shards import Shard
+from storage.steps import Step
+from storage.view import View
+from tasks.emit.accounts import Sources
+from tasks.emit.card import card
+from tasks.emit.layout import Layout, blocks
+from tasks.emit.task import account_blocks, lay_out, locate_rows, measure_blocks, scatter_shards, write_parts
+from tasks.groups import ItemsFailed
+from tasks.report.task import count_concepts, write_report
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that the last stage needs to know of the stages before it."""
+
+    version: str
+    schema: pa.Schema
+    scores: tuple[str, ...]
+    view: View
+    entries: list[Shard]
+    every: list[Shard]
+    keeper_of: dict[str, str]
+    planned: list[Planned]
+    """Per-shard steps and selects in order."""
+    ingest: Step
+    mix: Step
+    sample: Step
+    mixed: dict[str, Any]
+    sampled: dict[str, Any]
+
+
+def emit(run: Run, plan: Plan) -> tuple[str, dict[str, Any], str]:
+    """Write the mix, or return the one that is there.
+
+    Returns:
+        Its folder, its manifest, and its card in Markdown (empty if the mix was there before).
+    """
+    url = files.join(run.config.emit.out, run.config.name, plan.version)
+    if is_whole(url):
+        run.log(f"emit: version {plan.version} is there already")
+        manifests.point_latest(files.join(run.config.emit.out, run.config.name), plan.version)
+        return url, manifests.read(url), ""
+    step = Step(run.config.store, "emit", "parquet", fingerprint({"version": plan.version, "out": files.absolute(url)}))
+    try:
+        with timed(run, "emit"):
+            counts = write_all(run, plan, step, layout_of(run, plan, url))
+        return publish(run, plan, step, url, counts)
+    except (ItemsFailed, OSError) as error:
+        if is_whole(url):  # another run wrote the same mix and dropped the spills that this one was reading
+            run.log("emit: finished by another run")
+            return url, manifests.read(url), ""
+        raise RunFailed(f"emit failed: {error}") from error
+
+
+def is_whole(url: str) -> bool:
+    """Whether a mix stands at `url` with all its files at their sizes."""
+    found = files.exists(files.join(url, manifests.MANIFEST))
+    return found and next(manifests.discrepancies(url, hashes=False), None) is None
+
+
+def layout_of(run: Run, plan: Plan, url: str) -> Layout:
+    """How the mix is laid out."""
+    config = run.config
+    rows = config.emit.row_group_rows or (100 if config.input.image else 10_000)
+    return Layout(
+        url=url,
+        schema_bytes=plan.schema.serialize().to_pybytes(),
+        image=config.input.image,
+        scores=plan.scores,
+        part_bytes=config.emit.part_bytes,
+        row_group_rows=rows,
+    )
+
+
+def write_all(run: Run, plan: Plan, step: Step, layout: Layout) -> Counter[str]:
+    """Both passes and the ledger; returns the ledger's tally over all blocks."""
+    cut = list(enumerate(blocks(plan.entries)))
+    unique = {shard.file for shard in plan.every}
+    block_of = {e.index: number for number, block in cut for e in block if e.file in unique}
+    lengths = plan.sampled["parts"]
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(int).tolist()
+    names = [f"part-{number:05d}" for number, rows in enumerate(lengths) if rows]
+    starts = [(f"part-{number:05d}", offsets[number]) for number, rows in enumerate(lengths) if rows]
+    order = [block_of[index] for index in range(len(plan.every))]
+    run.each(locate_rows, "parts", starts, step=step, plan=plan.sample, block_of=order)
+    common: dict[str, Any] = {"step": step, "layout": layout, "parts": names}
+    total: Counter[str] = Counter()
+    parts = 0
+    if plan.sampled["rows"]:
+        kept = [(number, [e for e in block if e.file in unique]) for number, block in cut]
+        run.each(measure_blocks, "blocks", kept, view=plan.view, **common)
+        parts = run.once(lay_out, step=step, layout=layout, block_count=len(cut), rows=plan.sampled["rows"])["parts"]
+        ready = spilled(step, "rows")
+        pairs = [(number, shard) for number, block in kept for shard in block if shard.digest not in ready]
+        run.each(scatter_shards, "shards", pairs, HEAVY, view=plan.view, **common)
+        done = step.committed()
+        todo = [n for n in range(parts) if not (f"part-{n:05d}" in done and files.exists(layout.part_url(n)))]
+        run.each(write_parts, "parts", todo, HEAVY, step=step, layout=layout, every=plan.every)
+    total["parts"] = parts
+    labels = {plan.ingest.fingerprint: "ingest"} | {one.step.fingerprint: one.label for one in plan.planned}
+    sources = Sources(plan.view, labels, plan.mix, plan.sampled["whole_draws"], plan.keeper_of)
+    run.each(account_blocks, "blocks", cut, sources=sources, **common)
+    for number, _ in cut:
+        total.update(step.facts(f"block-{number:05d}")["tally"])
+    return total
+
+
+def publish(run: Run, plan: Plan, step: Step, url: str, tally: Counter[str]) -> tuple[str, dict[str, Any], str]:
+    """Check the sums, write report, card and manifest, then drop what the emit step left in the store."""
+    emitted, parts = tally.pop("used"), tally.pop("parts")
+    counts = {o: sum(n for key, n in tally.items() if key.startswith(o)) for o in ("kept", "dropped", "quarantined")}
+    counts |= {"rows_in": sum(entry.rows for entry in plan.entries), "emitted": emitted, "parts": parts}
+    if counts["kept"] + counts["dropped"] + counts["quarantined"] != counts["rows_in"]:
+        raise RunFailed(f"the ledger does not add up: {counts}. This is a defect; the mix is not published")
+    if emitted != plan.sampled["rows"]:
+        raise RunFailed(f"{emitted} uses are in the ledger, {plan.sampled['rows']} in the batch plan. This is a defect")
+    summary = summarise(run, plan, tally, counts)
+    cut = blocks(plan.entries)
+    with timed(run, "report"):
+        counted = len(cut) if run.config.annotate else 0
+        if counted:
+            numbered = list(enumerate(cut))
+            repeated = sorted(plan.keeper_of)
+            run.each(count_concepts, "blocks", numbered, step=step, view=plan.view, mix=url, repeated=repeated)
+        top = run.config.report.top_concepts
+        markdown = run.once(write_report, step=step, mix=url, summary=summary, block_count=counted, top=top)
+    manifest = manifest_of(run, plan, step, url, counts)
+    files.write_bytes(files.join(url, "README.md"), card(manifest).encode())
+    manifest["files"]["README.md"] = manifests.file_facts(files.join(url, "README.md"))
+    manifests.publish(url, manifest)
+    if emitted:
+        manifests.point_latest(files.join(run.config.emit.out, run.config.name), plan.version)
+    files.remove(step.url)
+    return url, manifest, markdown
+
+
+def manifest_of(run: Run, plan: Plan, step: Step, url: str, counts: dict[str, int]) -> dict[str, Any]:
+    """`mix.json`: what the mix is, what it was made from, and the digests of its files."""
+    config, sampler, listed = run.config, run.config.sample, {}
+    # By number, not by listing: a commit that is missing must be an error, not a shorter manifest.
+    for name in (f"part-{number:05d}" for number in range(counts["parts"])):
+        facts = step.facts(name)
+        listed[f"data/{name}.parquet"] = {key: facts[key] for key in ("bytes", "digest", "rows")}
+    for number in range(len(blocks(plan.entries))):
+        for folder in step.facts(f"block-{number:05d}")["written"]:
+            path = f"{folder}/part-{number:05d}.parquet"
+            listed[path] = manifests.file_facts(files.join(url, path))
+    return {
+        "name": config.name,
+        "version": plan.version,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seed": config.seed,
+        "config": config.model_dump(mode="json"),
+        "counts": counts,
+        "batches": {
+            "steps": plan.sampled["steps"],
+            "batch_size": sampler.batch_size,
+            "world_size": sampler.world_size,
+            "superbatch": sampler.superbatch,
+        },
+        "columns": {role: getattr(config.input, role) for role in ("image", "text", "key", "source")},
+        "parents": [{"file": e.file, "digest": e.digest, "rows": e.rows} for e in plan.entries],
+        "steps": [
+            {"label": label, "stage": s.stage, "kind": s.kind, "fingerprint": s.fingerprint}
+            for label, s in [
+                ("ingest", plan.ingest),
+                *((one.label, one.step) for one in plan.planned),
+                ("mix", plan.mix),
+                ("sample", plan.sample),
+            ]
+        ],
+        "versions": versions(("mixwright", "numpy", "pyarrow", "torch", "open_clip_torch", "pillow")),
+        "files": listed,
+    }
+
+
+def summarise(run: Run, plan: Plan, tally: Counter[str], counts: dict[str, int]) -> dict[str, Any]:
+    """What the report shows."""
+    config, left, funnel = run.config, counts["rows_in"], []
+    steps = [("ingest", "parquet"), *((one.label, one.config.kind) for one in plan.planned)]
+    for stage, kind in [*steps, ("mix", config.mix.kind), ("sample", config.sample.kind)]:
+        told = {
+            key.split("|", 1)[0] + "|" + key.split("|")[2]: n for key, n in tally.items() if key.split("|")[1] == stage
+        }
+        dropped = sum(n for key, n in told.items() if key.startswith("dropped"))
+        bad = sum(n for key, n in told.items() if key.startswith("quarantined"))
+        reasons = {key.split("|")[1]: n for key, n in sorted(told.items())}
+        row = {"stage": stage, "kind": kind, "rows_in": left, "kept": left - dropped - bad}
+        funnel.append(row | {"dropped": dropped, "quarantined": bad, "reasons": reasons})
+        left -= dropped + bad
+    drawn = np.array(plan.mixed["counts"]).sum(axis=0)
+    used = [plan.sampled["groups"].get(str(i), 0) for i in range(len(plan.mixed["groups"]))]
+    groups = [
+        {"group": name, "rows": rows, "intended": int(n) / max(1, drawn.sum()), "achieved": u / max(1, sum(used))}
+        for name, rows, n, u in zip(plan.mixed["groups"], plan.mixed["rows"], drawn, used, strict=True)
+    ]
+    seconds = {stage: round(s, 3) for stage, s in run.seconds.items()}
+    sampler = config.sample
+    return {
+        "name": config.name,
+        "version": plan.version,
+        "seed": config.seed,
+        "rows_in": counts["rows_in"],
+        "funnel": funnel,
+        "outcomes": {o: counts[o] for o in ("kept", "dropped", "quarantined")},
+        "emitted": counts["emitted"],
+        "batches": {
+            "steps": plan.sampled["steps"],
+            "batch_size": sampler.batch_size,
+            "world_size": sampler.world_size,
+            "superbatch": sampler.superbatch,
+        },
+        "groups": groups,
+        "concepts": None,
+        "notes": run.notes,
+        "seconds": seconds,
+        "rows_per_second": {stage: round(counts["rows_in"] / s, 1) for stage, s in run.seconds.items() if s > 0},
+        "config_yaml": yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False),
+    }

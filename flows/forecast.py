@@ -1,0 +1,102 @@
+"""A dry run: what a run would do, what is done already, and about how long and large the rest is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from configs.curate import Curate
+from flows.pipeline import examine, plan_per_shard
+from flows.planning import ingest_step, mix_step, planned_draws, sample_step
+from flows.planning import select_steps as plan_selects
+from flows.scanning import Scan, known_shards
+from flows.stages import frozen_url
+from storage import files
+from storage.fingerprints import digest
+from storage.shards import Shard
+from storage.steps import Step
+
+SAMPLED_COMMITS = 20
+"""Commit points read for an estimate: enough for a mean, few enough for 100,000 shards."""
+
+
+Row = tuple[str, str, str, str, str]
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What `--dry-run` prints."""
+
+    rows: list[Row]
+    """Stage, kind, to do, done, estimate."""
+    lines: list[str]
+
+
+def forecast(config: Curate) -> Forecast:
+    """The plan of a run against the store as it is. Reads listings and footers, computes nothing."""
+    found, _ = examine(config)
+    _, every, _ = known_shards(found)
+    total = sum(found.rows.values())
+    new = [entry for entry in found.entries if entry.file not in found.facts]
+    new_rows = sum(found.rows.get(entry.file, 0) for entry in new)
+    table = [_shard_row("ingest", ingest_step(config), every, found, new_rows)]
+    for one in plan_per_shard(config, _vocabulary_digest(config))[0]:
+        table.append(_shard_row(one.label, one.step, every, found, new_rows))
+    table += [_global_row(label, step) for label, step in _global_steps(config, every, bool(new))]
+    size = sum(entry.size for entry in found.entries)
+    draws = planned_draws(config)
+    emitted = total * config.sample.batch_size // config.sample.superbatch if draws is None else config.mix.budget or 0
+    lines = [
+        f"{len(found.entries)} files, {total:,} rows, {_bytes(size)}; {len(new)} files are new or have changed",
+        f"at most {emitted:,} rows emitted, about {_bytes(round(size / max(1, total) * emitted))}, in "
+        f"{files.join(config.emit.out, config.name)}; emitting needs as much again in {config.store} for a while",
+    ]
+    return Forecast(table, lines + [f"cannot be read: {name}: {why}" for name, why in sorted(found.unreadable.items())])
+
+
+def _vocabulary_digest(config: Curate) -> str | None:
+    url = frozen_url(config) if config.annotate else None
+    return digest(files.read_bytes(url)) if url and files.exists(url) else None
+
+
+def _shard_row(label: str, step: Step, every: list[Shard], found: Scan, new_rows: int) -> Row:
+    committed = step.committed()
+    done = [shard for shard in every if shard.digest in committed]
+    todo_rows = sum(s.rows for s in every if s.digest not in committed) + new_rows
+    todo = len(found.entries) - len(found.unreadable) - len(done)
+    left = f"{todo} shards, {todo_rows:,} rows" if todo > 0 else "-"
+    return (label, step.kind, left, f"{len(done)} shards", _time(step, done, todo_rows))
+
+
+def _time(step: Step, done: list[Shard], rows: int) -> str:
+    """Seconds for `rows` more rows, at the pace of shards that this very step has done before."""
+    if not rows:
+        return "-"
+    facts = [step.facts(shard.digest) for shard in done[:SAMPLED_COMMITS]]
+    seen, seconds = sum(f["rows"] for f in facts), sum(f["seconds"] for f in facts)
+    return f"{rows * seconds / seen:,.0f} s of one worker" if seen else "not measured yet"
+
+
+def _global_steps(config: Curate, every: list[Shard], changed: bool) -> list[tuple[str, Step | None]]:
+    labels = [f"select/{section.kind}" for section in config.select] + ["mix", "sample", "emit"]
+    if changed or (config.annotate and frozen_url(config) and _vocabulary_digest(config) is None):
+        return [(label, None) for label in labels]
+    _, view = plan_per_shard(config, _vocabulary_digest(config))
+    selects, view = plan_selects(config, view, every)
+    mixing = mix_step(config, view, every)
+    sampling = sample_step(config, view, mixing.step)
+    steps: list[Any] = [*(one.step for one in selects), mixing.step, sampling.step]
+    return [*zip(labels, steps, strict=False), ("emit", None)]
+
+
+def _global_row(label: str, step: Step | None) -> Row:
+    done = step is not None and step.is_done()
+    return (label, step.kind if step else "", "-" if done else "all", "done" if done else "-", "-")
+
+
+def _bytes(size: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:,.0f} {unit}" if unit == "B" else f"{size:,.1f} {unit}"
+        size /= 1000
+    return f"{size:,.1f} TB"

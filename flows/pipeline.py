@@ -1,0 +1,174 @@
+"""Curation as one plain function: raw shards in; embedded, annotated, scored, selected, mixed, batched; a mix out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from configs.curate import Curate
+from flows import stages
+from flows.emitting import Plan, emit
+from flows.planning import (
+    Planned,
+    annotate_step,
+    embed_step,
+    emit_step,
+    ingest_step,
+    input_view,
+    mix_step,
+    sample_step,
+    score_steps,
+    select_steps,
+)
+from flows.run import Run
+from flows.runners import Runner
+from flows.scanning import Scan, check_schemas, known_shards, scan, take_in
+from flows.stages import timed
+from storage.view import View
+from tasks.ingest import PROVIDES
+
+
+@dataclass(frozen=True)
+class Mix:
+    """The outcome of a run."""
+
+    url: str
+    manifest: dict[str, Any]
+    card: str
+    """The mix card in Markdown; empty if the mix was there before."""
+    seconds: dict[str, float]
+    task_runs: int
+
+    @property
+    def emitted(self) -> int:
+        """Rows in the mix."""
+        return int(self.manifest["counts"]["emitted"])
+
+    @property
+    def message(self) -> str:
+        """One sentence about the mix."""
+        facts, batches = self.manifest["counts"], self.manifest["batches"]
+        told = (
+            f"of {facts['rows_in']:,} rows in, {facts['kept']:,} were kept, {facts['dropped']:,} dropped and "
+            f"{facts['quarantined']:,} quarantined"
+        )
+        if not self.emitted:
+            return f"the mix is empty: {told}. {self._why_empty()} See {self.url}/report/index.html"
+        size = batches["batch_size"]
+        return f"{self.emitted:,} rows in {batches['steps']:,} batches of {size:,}; {told}: {self.url}"
+
+    def _why_empty(self) -> str:
+        facts, batches = self.manifest["counts"], self.manifest["batches"]
+        if not facts["rows_in"]:
+            return "The input has no rows."
+        if not facts["dropped"]:
+            return "Every row was quarantined."
+        return (
+            f"No whole superbatch of {batches['superbatch']:,} draws came together: keep more rows in `select`, raise "
+            "`mix.budget`, or lower `sample.batch_size`."
+        )
+
+
+def columns_named(planned: list[Planned]) -> list[str]:
+    """Input columns that methods named themselves."""
+    roles = {"image", "text", "key", "source"}
+    return sorted({c for one in planned for name, c in one.view.inputs.items() if name not in roles})
+
+
+def plan_per_shard(config: Curate, state: str | None) -> tuple[list[Planned], View]:
+    """Every per-shard step and the view behind them; `state` is the digest of the annotator's frozen state."""
+    view = input_view(config).after(ingest_step(config), PROVIDES)
+    planned: list[Planned] = []
+    if config.embed:
+        one, view = embed_step(config, view)
+        planned.append(one)
+    if config.annotate:
+        one, view = annotate_step(config, view, state)
+        planned.append(one)
+    scores, view = score_steps(config, view)
+    return [*planned, *scores], view
+
+
+def score_columns(config: Curate, planned: list[Planned]) -> list[str]:
+    """The scores that the mix carries.
+
+    Raises:
+        ValueError: `emit.scores` names one that nothing makes.
+    """
+    made = sorted({name for one in planned if one.step.stage == "score" for name in one.method.provides})
+    for name in config.emit.scores or []:
+        if name not in made:
+            raise ValueError(f"`emit.scores` names {name!r}; `score` makes {', '.join(made) or 'nothing'}")
+    return made if config.emit.scores is None else config.emit.scores
+
+
+def examine(config: Curate) -> tuple[Scan, list[Planned]]:
+    """Everything that can be refused before work: the configuration against itself and against the input.
+
+    Raises:
+        ValueError: A method needs a column that nothing before it makes, or that the input lacks.
+    """
+    planned, view = plan_per_shard(config, None)
+    _, view = select_steps(config, view, [])
+    sample_step(config, view, ingest_step(config))
+    found = scan(config)
+    group = [config.mix.groups] if config.mix.groups else []
+    check_schemas(config, found, [*columns_named(planned), *group], score_columns(config, planned))
+    return found, planned
+
+
+def curate(config: Curate, runner: Runner, log: Callable[[str], None]) -> Mix:
+    """Curate one mix.
+
+    Raises:
+        ValueError: The configuration or the input is refused; nothing was done.
+        RunFailed: Some work failed; what was finished stays, a rerun goes on from there.
+    """
+    run = Run(config, runner, log)
+    found, _ = examine(config)
+    with timed(run, "ingest"):
+        take_in(run, found)
+    entries, every, keeper_of = known_shards(found)
+    view = input_view(config).after(ingest_step(config), PROVIDES)
+    done: list[Planned] = []
+    if config.embed:
+        one, view = embed_step(config, view)
+        stages.embed(run, one, every)
+        done.append(one)
+        run.notes += getattr(one.method, "notes", [])
+    if config.annotate:
+        one, view = stages.annotate_all(run, view, every)
+        done.append(one)
+    scores, view = score_steps(config, view)
+    stages.score(run, scores, every)
+    run.stop_if_failed()
+
+    selects, view = select_steps(config, view, every)
+    stages.select(run, selects, every)
+    mixing = mix_step(config, view, every)
+    mixed = stages.mix(run, mixing, every)
+    sampling = sample_step(config, view, mixing.step)
+    sampled = stages.sample(run, sampling, mixing.step, mixed["draws"], every)
+    survivors = sum(mixed["rows"])
+    if survivors and mixed["draws"] > survivors:
+        run.notes.append(f"{mixed['draws']:,} draws from {survivors:,} rows: rows repeat")
+
+    writing = emit_step(config, view, sampling.step, entries, ingest_step(config))
+    plan = Plan(
+        version=writing.fingerprint[:12],
+        schema=check_schemas(config, found, [], score_columns(config, scores)),
+        scores=tuple(score_columns(config, scores)),
+        view=view,
+        entries=entries,
+        every=every,
+        keeper_of=keeper_of,
+        planned=[*done, *scores, *selects],
+        ingest=ingest_step(config),
+        mix=mixing.step,
+        sample=sampling.step,
+        mixed=mixed,
+        sampled=sampled,
+    )
+    url, manifest, card = emit(run, plan)
+    return Mix(url, manifest, card, run.seconds, run.task_runs)

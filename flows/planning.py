@@ -1,0 +1,171 @@
+"""The plan of a run: which steps there are, what each reads and makes, and the fingerprint that names it.
+
+Nothing here computes; no heavy library is imported.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from configs.curate import Curate
+from configs.section import Section
+from storage import shards
+from storage.fingerprints import fingerprint, source_digest, versions
+from storage.shards import Shard
+from storage.steps import Step
+from storage.view import View
+from tasks import annotate, embed, ingest, load, mix, sample, score, select
+
+FOUNDATIONS = ("numpy", "pyarrow")
+"""Libraries that every method stands on."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A step, what it sees, and its method's configuration."""
+
+    step: Step
+    view: View
+    config: Any
+    method: Any
+    label: str
+    """The step's name in ledger and report: `embed`, `score/alignment`, `select/threshold`."""
+
+
+def input_view(config: Curate) -> View:
+    """What the input itself offers: its columns under the names that methods use."""
+    roles = ("image", "text", "key", "source")
+    return View({role: column for role in roles if (column := getattr(config.input, role)) is not None})
+
+
+def facts_of(methods: dict[str, str], kind: str, method: Any) -> dict[str, Any]:
+    """What a method's numbers depend on besides its configuration: its source, its libraries, its device."""
+    facts: dict[str, Any] = {"source": source_digest(methods[kind].split(":")[0])}
+    facts["versions"] = versions((*FOUNDATIONS, *getattr(method, "libraries", ())))
+    return facts | (method.depends_on() if hasattr(method, "depends_on") else {})
+
+
+def per_shard(
+    store: str, stage: str, section: Section, methods: dict[str, str], view: View, **context: Any
+) -> tuple[Planned, View]:
+    """Plan a per-shard step; returns it and the view behind it. `extra` in `context` goes into the fingerprint."""
+    extra = context.pop("extra", {})
+    kind = section.kind  # type: ignore[attr-defined]
+    method = load(methods, section, **context)
+    # Columns that a method names itself come from the input under their own name.
+    own = {n: n for n in method.needs if n not in view.inputs and n not in view.sidecars}
+    seen = View(view.inputs | own, view.sidecars, view.failing, view.decisions)
+    parts = {
+        "stage": stage,
+        "kind": kind,
+        "config": section.output_fields(),
+        "inputs": {n: seen.inputs[n] for n in method.needs if n not in seen.sidecars},
+        "parents": seen.parents(method.needs),
+        **facts_of(methods, kind, method),
+        **extra,
+    }
+    step = Step(store, stage, kind, fingerprint(parts))
+    label = stage if stage in ("embed", "annotate") else f"{stage}/{kind}"
+    return Planned(step, seen, section, method, label), view.after(step, method.provides)
+
+
+def ingest_step(config: Curate) -> Step:
+    """The ingest step."""
+    kind = config.input.kind
+    columns = {role: getattr(config.input, role) for role in ("image", "text")}
+    facts = {"source": source_digest(ingest.METHODS[kind].split(":")[0]), "versions": versions(("pyarrow", "blake3"))}
+    return Step(config.store, "ingest", kind, fingerprint({"stage": "ingest", "columns": columns, **facts}))
+
+
+def embed_step(config: Curate, view: View) -> tuple[Planned, View]:
+    """The embed step; `config.embed` is not None."""
+    columns = tuple(name for name in ("image", "text") if name in view.inputs)
+    return per_shard(config.store, "embed", config.embed, embed.METHODS, view, columns=columns)  # type: ignore[arg-type]
+
+
+def annotate_step(config: Curate, view: View, state: str | None) -> tuple[Planned, View]:
+    """The annotate step; `state` is the digest of its frozen state, if it has one."""
+    return per_shard(config.store, "annotate", config.annotate, annotate.METHODS, view, extra={"state": state})  # type: ignore[arg-type]
+
+
+def score_steps(config: Curate, view: View) -> tuple[list[Planned], View]:
+    """The score steps in order."""
+    planned = []
+    for section in config.score:
+        step, view = per_shard(config.store, "score", section, score.METHODS, view)
+        planned.append(step)
+    return planned, view
+
+
+def select_steps(config: Curate, view: View, every: list[Shard]) -> tuple[list[Planned], View]:
+    """The selects in order, each behind the ones before it. Those of one kind are numbered in their labels."""
+    planned: list[Planned] = []
+    for section in config.select:
+        method = load(select.METHODS, section, seed=config.seed)
+        view.require(method.needs, f"select: {section.kind}")
+        parts = global_parts(view, every) | {"config": section.output_fields(), "seed": config.seed}
+        parts |= {"needs": view.parents(method.needs)} | facts_of(select.METHODS, section.kind, method)
+        step = Step(config.store, "select", section.kind, fingerprint({"stage": "select", **parts}))
+        same = sum(other.config.kind == section.kind for other in planned)
+        label = f"select/{section.kind}" + (f"#{same + 1}" if same else "")
+        planned.append(Planned(step, view, section, method, label))
+        view = view.selected(step)
+    return planned, view
+
+
+def global_parts(view: View, every: list[Shard]) -> dict[str, Any]:
+    """What every global step depends on: the shards, and which of their rows are alive."""
+    alive = [step.fingerprint for step in (*view.failing, *view.decisions)]
+    return {"shards": shards.set_digest(every), "alive": alive}
+
+
+def planned_draws(config: Curate) -> int | None:
+    """Draws that fill the budget: the sampler keeps b of every B. None: every surviving row once."""
+    if config.mix.budget is None:
+        return None
+    steps = config.mix.budget // config.sample.batch_size
+    return steps * config.sample.superbatch
+
+
+def mix_step(config: Curate, view: View, every: list[Shard]) -> Planned:
+    """The mix step: it knows the sampler's filter ratio (through the number of draws) and nothing else of it."""
+    section, draws = config.mix, planned_draws(config)
+    method = load(mix.METHODS, section, seed=config.seed)
+    group = section.groups or view.inputs.get("source")
+    parts = global_parts(view, every) | {"seed": config.seed, "draws": draws, "group": group}
+    fields = {k: v for k, v in section.output_fields().items() if k not in ("budget", "groups")}
+    parts |= {"config": fields, **facts_of(mix.METHODS, section.kind, method)}
+    parts |= {"drawing": source_digest("tasks.mix.lists")}
+    step = Step(config.store, "mix", section.kind, fingerprint({"stage": "mix", **parts}))
+    seen = View(view.inputs | ({group: group} if group else {}), view.sidecars, view.failing, view.decisions)
+    return Planned(step, seen, section, method, "mix")
+
+
+def sample_step(config: Curate, view: View, mixed: Step) -> Planned:
+    """The sample step."""
+    section = config.sample
+    method = load(sample.METHODS, section, seed=config.seed)
+    view.require(method.needs, f"sample: {section.kind}")
+    parts = {"mix": mixed.fingerprint, "seed": config.seed, "config": section.output_fields()}
+    parts |= {"needs": view.parents(method.needs), "planning": source_digest("tasks.sample.plans")}
+    parts |= facts_of(sample.METHODS, section.kind, method)
+    step = Step(config.store, "sample", section.kind, fingerprint({"stage": "sample", **parts}))
+    return Planned(step, view, section, method, "sample")
+
+
+def emit_step(config: Curate, view: View, sampled: Step, entries: list[Shard], ingested: Step) -> Step:
+    """The emit step; the head of its fingerprint is the version of the mix."""
+    parts = {
+        "stage": "emit",
+        "name": config.name,
+        "plan": sampled.fingerprint,
+        "entries": shards.set_digest(entries),
+        "emit": config.emit.model_dump(mode="json", exclude={"out"}),
+        "input": config.input.model_dump(mode="json", exclude={"path"}),
+        "ingest": ingested.fingerprint,
+        "sidecars": sorted({step.fingerprint for step in view.sidecars.values()}),
+        "source": [source_digest(f"tasks.emit.{name}") for name in ("rows", "layout", "accounts", "card")],
+        "versions": versions(FOUNDATIONS),
+    }
+    return Step(config.store, "emit", "parquet", fingerprint(parts))

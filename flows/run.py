@@ -1,0 +1,96 @@
+"""One run: its configuration, its runner, its failures, its times. Stages hand their work to it group by group."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from prefect import Task
+
+from configs.curate import Curate
+from flows.runners import Runner
+from tasks.groups import ItemsFailed
+
+HEAVY, LIGHT = 16, 6
+"""Most tasks of a step: with every stage and three selects a run stays under 300 task runs."""
+
+
+class RunFailed(Exception):
+    """Raised when a run cannot go on; its message is the one sentence that the user sees."""
+
+
+class Run:
+    """What every stage of one run shares."""
+
+    def __init__(self, config: Curate, runner: Runner, log: Callable[[str], None]) -> None:
+        self.config, self.runner, self.log = config, runner, log
+        self.failed: dict[str, str] = {}
+        """Input files that a per-shard stage could not process, and why."""
+        self.seconds: dict[str, float] = {}
+        """Wall time by stage, for the report."""
+        self.notes: list[str] = []
+        """What the reader of the report should know."""
+        self.task_runs = 0
+        self.files = 0
+        """Input files of the run."""
+
+    def groups(self, items: Sequence[Any], most: int) -> list[list[Any]]:
+        """Consecutive items in at most `most` groups, or as `runner.shards_per_task` says."""
+        size = self.config.runner.shards_per_task or -(-len(items) // most)
+        return [list(items[i : i + size]) for i in range(0, len(items), size)]
+
+    def each(self, task: Task[..., Any], name: str, items: Sequence[Any], most: int = LIGHT, **arguments: Any) -> None:
+        """Run `task` on groups of `items`, which it takes as the argument `name`.
+
+        Raises:
+            ItemsFailed: With every item that failed; the others are done.
+        """
+        if not items:
+            return
+        groups = self.groups(items, most)
+        calls, first = [], 1
+        for group in groups:
+            last = first + len(group) - 1
+            which = f"{name} {first}-{last}" if last > first else f"{name[:-1]} {first}"
+            calls.append({**arguments, name: group, "label": f"{which} of {len(items)}"})
+            first = last + 1
+        failed: list[tuple[str, str]] = []
+        for outcome in self.runner.run(task, calls, self._progress(task.name, calls)):
+            if isinstance(outcome, ItemsFailed):
+                failed += outcome.failed
+            elif isinstance(outcome, BaseException):
+                raise outcome
+        self.task_runs += len(calls)
+        if failed:
+            raise ItemsFailed(failed)
+
+    def once(self, task: Task[..., Any], **arguments: Any) -> Any:
+        """Run `task` one time and return what it returns."""
+        outcome = self.runner.run(task, [arguments], lambda _: None)[0]
+        self.task_runs += 1
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+
+    def _progress(self, name: str, calls: list[dict[str, Any]]) -> Callable[[int], None]:
+        started, ended = time.perf_counter(), [0]
+
+        def done(index: int) -> None:
+            ended[0] += 1
+            took = time.perf_counter() - started
+            self.log(f"{name}: {calls[index]['label']} done ({ended[0]}/{len(calls)} tasks, {took:.1f} s)")
+
+        return done
+
+    def stop_if_failed(self) -> None:
+        """End the run if a shard failed: what follows needs all of them.
+
+        Raises:
+            RunFailed: Naming the number, the first file and its error.
+        """
+        if self.failed:
+            file, why = next(iter(sorted(self.failed.items())))
+            raise RunFailed(
+                f"{len(self.failed)} of {self.files} shards failed; rerun to retry only those. First: {file}: {why}"
+            )

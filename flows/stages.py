@@ -1,0 +1,268 @@
+"""The stages of a run, each a plain function that hands groups of work to tasks; what is finished is skipped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from time import perf_counter
+from typing import Any
+
+from prefect import Task
+
+from configs.curate import Curate
+from flows.planning import Planned, annotate_step, planned_draws
+from flows.run import HEAVY, Run, RunFailed
+from storage import files, states
+from storage.exchange import PARTITION_ROWS, Gathering, spilled
+from storage.fingerprints import digest, fingerprint
+from storage.shards import Shard
+from storage.steps import Step
+from storage.view import View
+from tasks import annotate, load
+from tasks.annotate.task import annotate_shards, fit_annotator
+from tasks.annotate.task import summarise_shards as summarise_for_annotator
+from tasks.embed.task import embed_shards
+from tasks.groups import ItemsFailed
+from tasks.mix.task import count_shards, draw_shards, order_draws, plan_mix
+from tasks.sample.task import attach_shards, pick_in_order, pick_parts
+from tasks.score.task import score_shards
+from tasks.select.task import (
+    collect_decisions,
+    decide_buckets,
+    decide_shards,
+    fit_select,
+    partition_shards,
+    summarise_shards,
+)
+
+
+@contextmanager
+def timed(run: Run, stage: str) -> Iterator[None]:
+    """Add the block's wall time to the stage."""
+    started = perf_counter()
+    try:
+        yield
+    finally:
+        run.seconds[stage] = run.seconds.get(stage, 0.0) + perf_counter() - started
+
+
+# ----------------------------------------------------------------------------------------------------------- per shard
+def run_per_shard(run: Run, task: Task[..., Any], planned: Planned, every: list[Shard], **arguments: Any) -> None:
+    """Make the sidecars that are missing; a shard that fails does not stop the others."""
+    step = planned.step
+    files.sweep(step.url)
+    committed = step.committed()
+    todo = [shard for shard in every if shard.digest not in committed and shard.file not in run.failed]
+    if not todo:
+        run.log(f"{planned.label}: all {len(every)} shards are done")
+        return
+    if hasattr(planned.method, "check"):
+        planned.method.check()
+    run.log(f"{planned.label}: {len(todo)} of {len(every)} shards to do")
+    common = {"step": step, "view": planned.view, "config": planned.config, **arguments}
+    try:
+        run.each(task, "shards", todo, HEAVY, **common)
+    except ItemsFailed as error:
+        run.failed |= dict(error.failed)
+
+
+def embed(run: Run, planned: Planned, every: list[Shard]) -> None:
+    """Embed every shard."""
+    with timed(run, "embed"):
+        run_per_shard(run, embed_shards, planned, every)
+
+
+def score(run: Run, planned: list[Planned], every: list[Shard]) -> None:
+    """Score every shard."""
+    for one in planned:
+        with timed(run, one.label):
+            run_per_shard(run, score_shards, one, every)
+
+
+def annotate_all(run: Run, view: View, every: list[Shard]) -> tuple[Planned, View]:
+    """Annotate every shard, after a vocabulary has been mined or read where the method wants one."""
+    with timed(run, "annotate"):
+        state = frozen_state(run, view, every)
+        found = digest(files.read_bytes(state)) if state else None
+        planned, behind = annotate_step(run.config, view, found)
+        run_per_shard(run, annotate_shards, planned, every, state=state)
+    return planned, behind
+
+
+def frozen_url(config: Curate) -> str | None:
+    """Where the annotator's frozen state is, or will be; None if the method has none."""
+    section: Any = config.annotate
+    method = load(annotate.METHODS, section)
+    if getattr(section, "vocabulary", None):
+        return files.join(config.store, "annotate", section.kind, "_vocabularies", f"{_vocabulary(section)[0]}.npz")
+    if not hasattr(method, "fit"):
+        return None
+    return files.join(config.store, "annotate", section.kind, "_frozen", f"{section.name or config.name}.npz")
+
+
+def _vocabulary(section: Any) -> tuple[str, bytes]:
+    data = files.read_bytes(section.vocabulary)
+    return digest(data), data
+
+
+def frozen_state(run: Run, view: View, every: list[Shard]) -> str | None:
+    """Have the annotator's frozen state ready: read from the user's file, found in the store, or mined now."""
+    section: Any = run.config.annotate
+    url = frozen_url(run.config)
+    if url is None:
+        return None
+    method = load(annotate.METHODS, section)
+    if getattr(section, "vocabulary", None):
+        if not files.exists(url):
+            states.save(url, method.from_text(_vocabulary(section)[1].decode("utf-8")))
+        return url
+    settings = section.model_dump(mode="json", exclude={"remine", "name", "vocabulary"})
+    about = url.removesuffix(".npz") + ".json"
+    if files.exists(url) and not section.remine and not states.is_empty(states.load(url)):
+        if files.exists(about) and files.read_json(about) != settings:
+            run.notes.append(
+                f"the vocabulary {section.name or run.config.name!r} was mined with {files.read_json(about)}, which "
+                f"is not what the configuration says now: set `annotate.remine`, or another `annotate.name`"
+            )
+            run.log(run.notes[-1])
+        return url
+    run.stop_if_failed()
+    run.log("annotate: mining the vocabulary")
+    step = Step(run.config.store, "annotate", section.kind, "_mining-" + fingerprint({"url": url}))
+    common = {"step": step, "config": section}
+    try:
+        run.each(summarise_for_annotator, "shards", every, HEAVY, view=view, **common)
+        files.write_json(about, settings)
+        run.once(fit_annotator, shards=every, target=url, **common)
+    except (ItemsFailed, FileNotFoundError) as error:
+        if not files.exists(url):  # else another run has mined the same and dropped its summaries
+            raise RunFailed(f"mining the vocabulary failed: {error}") from error
+    if states.is_empty(states.load(url)):
+        run.notes.append("mining found no concept that is frequent enough (`annotate.min_count`): no row has concepts")
+        run.log(run.notes[-1])
+    return url
+
+
+# -------------------------------------------------------------------------------------------------------------- global
+def run_global(run: Run, step: Step, label: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Do a global step, or return at once if it is done. Returns what its commit point says.
+
+    Another run may do the same step in the same store at the same time. Both write the same bytes; the one that ends
+    first drops the spills, so an error that finds the step done is no error.
+    """
+    stage = label.split("#")[0]
+    with timed(run, stage):
+        if step.is_done():
+            run.log(f"{label}: done before")
+            files.remove(step.file("spill"))  # a crash between commit point and clean-up leaves it
+            return step.done()
+        files.sweep(step.url)
+        try:
+            facts = work()
+        except (ItemsFailed, OSError) as error:
+            if not step.is_done():
+                raise RunFailed(f"{label} failed: {error}") from error
+            run.log(f"{label}: finished by another run")
+            return step.done()
+        step.finish(**facts)
+        return step.done()
+
+
+def select(run: Run, planned: list[Planned], every: list[Shard]) -> None:
+    """Run the selects in order."""
+    for one in planned:
+        facts = run_global(run, one.step, one.label, lambda one=one: select_one(run, one, every))  # type: ignore[misc]
+        run.log(f"{one.label}: kept {facts['kept']:,} of {facts['rows']:,} rows")
+
+
+def select_one(run: Run, planned: Planned, every: list[Shard]) -> dict[str, Any]:
+    """Summarise, fit, then decide by shard, or by bucket and back to shards."""
+    step, method = planned.step, planned.method
+    common = {"step": step, "config": planned.config, "seed": run.config.seed}
+    if not files.exists(step.file("state.npz")):
+        run.each(summarise_shards, "shards", every, view=planned.view, **common)
+        run.once(fit_select, shards=every, **common)
+    committed = step.committed()
+    todo = [shard for shard in every if shard.digest not in committed]
+    if not hasattr(method, "partition"):
+        run.each(decide_shards, "shards", todo, view=planned.view, **common)
+    elif todo:
+        ready = spilled(step, "rows")
+        left = [shard for shard in every if shard.digest not in ready]
+        run.each(partition_shards, "shards", left, view=planned.view, **common)
+        sources = [shard.digest for shard in every]
+        buckets = Gathering(step, "rows", sources).buckets()
+        ready = spilled(step, "decisions")
+        undecided = [bucket for bucket in buckets if str(bucket) not in ready]
+        run.each(decide_buckets, "buckets", undecided, HEAVY, sources=sources, **common)
+        # `buckets` names the decided buckets; the groups are of shards.
+        run.each(collect_decisions, "shards", todo, step=step, buckets=buckets, every=every)
+    facts = [step.facts(shard.digest) for shard in every]
+    reasons: dict[str, int] = {}
+    for one in facts:
+        for reason, rows in one["reasons"].items():
+            reasons[reason] = reasons.get(reason, 0) + rows
+    return {"rows": sum(f["rows"] for f in facts), "kept": sum(f["kept"] for f in facts), "reasons": reasons}
+
+
+def mix(run: Run, planned: Planned, every: list[Shard]) -> dict[str, Any]:
+    """Plan the mix and write the draw list."""
+    return run_global(run, planned.step, planned.label, lambda: draw_all(run, planned, every))
+
+
+def draw_all(run: Run, planned: Planned, every: list[Shard]) -> dict[str, Any]:
+    """Count groups, plan, let shards find their draws, order them."""
+    step, config = planned.step, run.config
+    group = planned.config.groups or planned.view.inputs.get("source")
+    run.each(count_shards, "shards", every, step=step, view=planned.view, group=group)
+    draws = planned_draws(config)
+    plan = run.once(plan_mix, step=step, config=planned.config, seed=config.seed, draws=draws, shards=every)
+    run.each(
+        draw_shards,
+        "shards",
+        every,
+        step=step,
+        view=planned.view,
+        group=group,
+        part_rows=PARTITION_ROWS,
+        every=every,
+    )
+    parts = list(range(-(-plan["draws"] // PARTITION_ROWS)))
+    run.each(order_draws, "parts", parts, step=step, every=every)
+    return plan | {"parts": len(parts)}
+
+
+def sample(run: Run, planned: Planned, mixed: Step, draws: int, every: list[Shard]) -> dict[str, Any]:
+    """Pick the batches."""
+    return run_global(run, planned.step, planned.label, lambda: pick_all(run, planned, mixed, draws, every))
+
+
+def pick_all(run: Run, planned: Planned, mixed: Step, draws: int, every: list[Shard]) -> dict[str, Any]:
+    """Attach what the sampler needs to the draws, then pick part by part."""
+    step, config = planned.step, planned.config
+    part_rows = max(1, PARTITION_ROWS // config.superbatch) * config.superbatch
+    parts = list(range(-(-draws // part_rows)))
+    ready = spilled(step, "draws")
+    left = [shard for shard in every if shard.digest not in ready]
+    common = {"step": step, "config": config, "part_rows": part_rows}
+    run.each(attach_shards, "shards", left, mix=mixed, view=planned.view, **common)
+    done = step.committed()
+    todo = [part for part in parts if f"part-{part:05d}" not in done]
+    if planned.method.independent:
+        run.each(pick_parts, "parts", todo, HEAVY, seed=run.config.seed, every=every, **common)
+    else:
+        for part in todo:
+            run.once(pick_in_order, seed=run.config.seed, every=every, part=part, **common)
+    facts = [step.facts(f"part-{part:05d}") for part in parts]
+    groups: dict[str, int] = {}
+    for one in facts:
+        for group, rows in one["groups"].items():
+            groups[group] = groups.get(group, 0) + rows
+    steps = sum(one["steps"] for one in facts)
+    return {
+        "parts": [one["rows"] for one in facts],
+        "rows": sum(one["rows"] for one in facts),
+        "steps": steps,
+        "whole_draws": steps * config.superbatch,
+        "groups": groups,
+    }

@@ -1,0 +1,1 @@
+"""How bytes rest: shards, fingerprints, commit points, exchange, ledger, manifests. Knows nothing of methods."""

@@ -1,0 +1,97 @@
+"""The exchange: rows leave by shard and arrive by bucket, with memory bounded by either.
+
+Each source writes one Arrow file of record batches and an index bucket -> batches; gathering a bucket maps those files
+and picks its batches. Spills live in `<step>/spill/<name>` until the step's commit point is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import pyarrow as pa
+
+from storage import files
+from storage.steps import Step
+
+PARTITION_ROWS = 1 << 18
+"""Rows of a partition of a global step: what is in memory at once there, whatever the size of the data set."""
+
+GATHER_BYTES = 1 << 30
+"""Most bytes gathered by one `take`: Arrow's `binary` overflows at 2 GiB."""
+
+
+def spilled(step: Step, exchange: str) -> set[str]:
+    """Names of the sources that are written whole."""
+    folder = step.file(f"spill/{exchange}")
+    return {name[:-5] for name in files.names(folder) if name.endswith(".json")}
+
+
+def spill(step: Step, exchange: str, source: str, tables: Iterable[tuple[pa.Table, np.ndarray]]) -> None:
+    """Write one source: tables and, row by row, the bucket (int) each row goes to. Order within a bucket is kept."""
+    url = step.file(f"spill/{exchange}/{source}.arrow")
+    index: dict[int, list[int]] = {}
+    batches = 0
+    with files.publishing(url) as sink:
+        writer: pa.ipc.RecordBatchFileWriter | None = None
+        for table, buckets in tables:
+            writer = writer or pa.ipc.new_file(sink, table.schema)
+            for bucket, part in split(table, buckets):
+                for batch in part.to_batches():
+                    writer.write_batch(batch)
+                    index.setdefault(bucket, []).append(batches)
+                    batches += 1
+        if writer:
+            writer.close()
+    files.write_json(step.file(f"spill/{exchange}/{source}.json"), {str(k): v for k, v in index.items()})
+
+
+def split(table: pa.Table, buckets: np.ndarray) -> Iterable[tuple[int, pa.Table]]:
+    """The rows of `table` by bucket, ascending, order within a bucket kept."""
+    if not len(buckets):
+        return
+    order = np.argsort(buckets, kind="stable")
+    values, starts = np.unique(buckets[order], return_index=True)
+    ends = np.append(starts[1:], len(buckets))
+    ordered = take(table, order)
+    for bucket, start, end in zip(values.tolist(), starts.tolist(), ends.tolist(), strict=True):
+        yield bucket, ordered.slice(start, end - start)
+
+
+def take(table: pa.Table, rows: np.ndarray) -> pa.Table:
+    """Rows of `table` by index, gathered in slices under 1 GiB."""
+    if len(rows) == 0:
+        return table.slice(0, 0)
+    per_row = max(1.0, table.nbytes / max(1, table.num_rows))
+    # Sizes vary: slices of a quarter of the limit at the average leave room for rows well above it.
+    step = int(max(1, GATHER_BYTES / 4 // per_row))
+    if len(rows) <= step:
+        return table.take(pa.array(rows))
+    return pa.concat_tables([table.take(pa.array(rows[i : i + step])) for i in range(0, len(rows), step)])
+
+
+class Gathering:
+    """The reading side of one exchange: indexes are read once, then any bucket is gathered."""
+
+    def __init__(self, step: Step, exchange: str, sources: list[str]) -> None:
+        self._folder = step.file(f"spill/{exchange}")
+        self._batches: dict[int, list[tuple[str, list[int]]]] = {}
+        for source in sources:
+            for bucket, batches in files.read_json(f"{self._folder}/{source}.json").items():
+                self._batches.setdefault(int(bucket), []).append((source, batches))
+
+    def buckets(self) -> list[int]:
+        """Buckets that received a row, ascending."""
+        return sorted(self._batches)
+
+    def gather(self, bucket: int) -> pa.Table | None:
+        """The rows of `bucket`, source after source in the given order; None if there are none.
+
+        The table's buffers are views of the mapped files where these are local.
+        """
+        found = []
+        for source, batches in self._batches.get(bucket, []):
+            with files.reading(f"{self._folder}/{source}.arrow", memory_map=True) as file:
+                reader = pa.ipc.open_file(file)
+                found += [reader.get_batch(i) for i in batches]
+        return pa.Table.from_batches(found) if found else None

@@ -1,0 +1,96 @@
+"""The manifest of a mix: `mix.json`, written last, and `latest.json`, which names the newest version."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow.parquet as pq
+from blake3 import blake3
+
+from storage import files
+from storage.ledger import tally
+
+MANIFEST = "mix.json"
+LATEST = "latest.json"
+
+
+def resolve(url: str) -> str:
+    """The folder of one version: `url` itself, or the version that `<url>/latest.json` names.
+
+    Raises:
+        ValueError: Neither is a mix.
+    """
+    if files.exists(files.join(url, MANIFEST)):
+        return url
+    if files.exists(files.join(url, LATEST)):
+        return files.join(url, files.read_json(files.join(url, LATEST))["version"])
+    raise ValueError(
+        f"{url} is not a mix: it has neither {MANIFEST} nor {LATEST}. Runs print where their mix is"
+    )
+
+
+def read(url: str) -> dict[str, Any]:
+    """The manifest of the mix at `url` (a version, or the folder with its `latest.json`)."""
+    return dict(files.read_json(files.join(resolve(url), MANIFEST)))
+
+
+def file_facts(url: str) -> dict[str, Any]:
+    """Bytes and content digest of a file, streamed."""
+    digest, size = blake3(), 0
+    with files.reading(url) as file:
+        while block := file.read_buffer(8 * files.MiB):
+            digest.update(memoryview(block))
+            size += len(block)
+    return {"bytes": size, "digest": digest.hexdigest(length=16)}
+
+
+def discrepancies(url: str, *, hashes: bool = True) -> Iterator[str]:
+    """What does not fit: files against the manifest, the ledger against itself, rows against the ledger. Lazily.
+
+    With `hashes` false only the presence and size of files are looked at: enough to return an existing mix as it is.
+    """
+    folder = resolve(url)
+    manifest = read(folder)
+    for name, facts in sorted(manifest["files"].items()):
+        target = files.join(folder, name)
+        if not files.exists(target):
+            yield f"{name} is missing"
+        elif files.size(target) != facts["bytes"]:
+            yield f"{name} has {files.size(target)} bytes; the manifest says {facts['bytes']}"
+        elif hashes and file_facts(target)["digest"] != facts["digest"]:
+            yield f"{name} has another content than the manifest says (digest {facts['digest']})"
+    if hashes:
+        yield from _sums(folder, manifest)
+
+
+def _sums(folder: str, manifest: dict[str, Any]) -> Iterator[str]:
+    counts, total = manifest["counts"], {"kept": 0, "dropped": 0, "quarantined": 0}
+    used = emitted = 0
+    for name in sorted(manifest["files"]):
+        if name.startswith("ledger/"):
+            with files.reading(files.join(folder, name)) as file:
+                told = tally(pq.read_table(file, columns=["outcome", "stage", "reason", "row", "times_used"]))
+            used += told.pop("used")
+            for key, rows in told.items():
+                total[key.split("|")[0]] += rows
+        elif name.startswith("data/"):
+            with files.reading(files.join(folder, name)) as file:
+                emitted += pq.read_metadata(file).num_rows
+    for outcome, rows in total.items():
+        if rows != counts[outcome]:
+            yield f"the ledger has {rows} {outcome} rows; the manifest says {counts[outcome]}"
+    if sum(total.values()) != counts["rows_in"]:
+        yield f"the ledger has {sum(total.values())} rows; {counts['rows_in']} came in"
+    if not used == emitted == counts["emitted"]:
+        yield f"the ledger counts {used} uses, the data has {emitted} rows, the manifest says {counts['emitted']}"
+
+
+def publish(url: str, manifest: dict[str, Any]) -> None:
+    """Write `mix.json`: from now on the mix exists."""
+    files.write_json(files.join(url, MANIFEST), manifest)
+
+
+def point_latest(out: str, version: str) -> None:
+    """Make `version` the newest mix of its name."""
+    files.write_json(files.join(out, LATEST), {"version": version})

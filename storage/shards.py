@@ -1,0 +1,175 @@
+"""Input shards: finding them, knowing their content, reading their columns."""
+
+from __future__ import annotations
+
+import base64
+import fnmatch
+import posixpath
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from storage import files
+from storage.fingerprints import digest, fingerprint
+
+SLICE_BYTES = 64 * files.MiB
+"""About how many bytes of images are in memory at once while a shard is read."""
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """A file as the listing shows it."""
+
+    file: str
+    """URL relative to the input root, with forward slashes."""
+    url: str
+    size: int
+    stamp: str
+    """What changes when the content does: ETag, else modification time."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A file whose content is known."""
+
+    index: int
+    """Position among the run's shards, which stand in the order of `file`."""
+    file: str
+    url: str
+    digest: str
+    rows: int
+
+
+def find(path: str) -> list[InputFile]:
+    """The Parquet files that `path` (a folder, a glob or one file) names, in code-point order of their relative URL.
+
+    Raises:
+        ValueError: Nothing matches.
+    """
+    fs, root = files.filesystem(path)
+    magic = any(character in root for character in "*?[")
+    if not magic and fs.isfile(root):
+        root, pattern = posixpath.dirname(root), posixpath.basename(root)
+        found = {f"{root}/{pattern}": fs.info(f"{root}/{pattern}")}
+    else:
+        pattern = "*.parquet"
+        if magic:
+            fixed = [part for part in _before_magic(root)]
+            pattern, root = root[len("/".join(fixed)) + 1 :], "/".join(fixed)
+            found = fs.glob(f"{root}/{pattern}", detail=True)
+        else:
+            found = {k: v for k, v in fs.find(root, detail=True).items() if fnmatch.fnmatch(k, pattern)}
+    result = []
+    for name, info in found.items():
+        relative = name[len(root) :].lstrip("/")
+        if info["type"] != "file" or any(part.startswith((".", "_")) for part in relative.split("/")):
+            continue
+        stamp = info.get("ETag") or info.get("etag") or info.get("mtime") or info.get("created") or ""
+        result.append(InputFile(relative, fs.unstrip_protocol(name), int(info["size"]), str(stamp)))
+    if not result:
+        raise ValueError(f"`input.path` is {path!r}; no {pattern} file is there")
+    return sorted(result, key=lambda entry: entry.file)
+
+
+def _before_magic(path: str) -> Iterator[str]:
+    for part in path.split("/"):
+        if any(character in part for character in "*?["):
+            return
+        yield part
+
+
+class Memory:
+    """What earlier runs learned of input files: digest, rows and schema by URL, size and stamp."""
+
+    def __init__(self, store: str) -> None:
+        self._folder = files.join(store, "ingest", "_files")
+        self._known = set(files.names(self._folder))
+
+    def recall(self, entry: InputFile) -> dict[str, Any] | None:
+        """What is known of the file as it is listed now; None if it is new or has changed."""
+        name = f"{digest(entry.url.encode())}.json"
+        if name not in self._known:
+            return None
+        facts: dict[str, Any] = files.read_json(files.join(self._folder, name))
+        return facts if (facts["size"], facts["stamp"]) == (entry.size, entry.stamp) else None
+
+    def remember(self, entry: InputFile, content: str, rows: int, schema: pa.Schema) -> None:
+        """Note what a full read of the file has shown."""
+        facts = {
+            "url": entry.url,
+            "size": entry.size,
+            "stamp": entry.stamp,
+            "digest": content,
+            "rows": rows,
+            "schema": base64.b64encode(schema.serialize()).decode(),
+        }
+        files.write_json(files.join(self._folder, f"{digest(entry.url.encode())}.json"), facts)
+
+
+def schema_of(facts: dict[str, Any]) -> pa.Schema:
+    """The remembered schema."""
+    return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(facts["schema"])))
+
+
+def footer(url: str) -> tuple[int, pa.Schema]:
+    """Rows and Arrow schema of a Parquet file."""
+    with files.reading(url) as file:
+        parquet = pq.ParquetFile(file)
+        return parquet.metadata.num_rows, parquet.schema_arrow
+
+
+def set_digest(shards: list[Shard]) -> str:
+    """Digest of an ordered set of shards: what a global step depends on."""
+    return fingerprint({"shards": [[shard.file, shard.digest] for shard in shards]})
+
+
+def as_binary(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Image bytes of an image column: binary as it is, `struct<bytes, path>` by its `bytes`; null where null."""
+    if pa.types.is_struct(column.type):
+        return pa.chunked_array([pc.struct_field(chunk, "bytes") for chunk in column.chunks], pa.binary())
+    return column.cast(pa.binary()) if pa.types.is_null(column.type) else column
+
+
+def as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A text column as `string` or `large_string`."""
+    plain = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
+    return column if plain else column.cast(pa.string())
+
+
+def read_columns(url: str, columns: list[str]) -> pa.Table:
+    """Named columns of one file."""
+    with files.reading(url) as file:
+        return pq.read_table(file, columns=columns)
+
+
+def stream(url: str, columns: list[str], image: str | None) -> Iterator[pa.Table]:
+    """Named columns of one file in slices of about 64 MiB, so that images are never all in memory.
+
+    The image column arrives as binary, whatever its form in the file.
+    """
+    with files.reading(url) as file:
+        parquet = pq.ParquetFile(file)
+        physical = [f"{c}.bytes" if c == image and _is_struct(parquet, c) else c for c in columns]
+        for batch in parquet.iter_batches(batch_size=slice_rows(parquet.metadata), columns=physical):
+            table = pa.Table.from_batches([batch])
+            if image in columns:
+                position = table.column_names.index(image)
+                table = table.set_column(position, image, as_binary(table.column(position)))
+            yield table.select(columns)
+
+
+def _is_struct(parquet: pq.ParquetFile, column: str) -> bool:
+    return pa.types.is_struct(parquet.schema_arrow.field(column).type)
+
+
+def slice_rows(metadata: pq.FileMetaData) -> int:
+    """Rows of a slice of about `SLICE_BYTES`, at the density of the file's densest row group."""
+    densest = 1.0
+    for i in range(metadata.num_row_groups):
+        group = metadata.row_group(i)
+        densest = max(densest, group.total_byte_size / max(1, group.num_rows))
+    return int(min(65_536, max(1, SLICE_BYTES // densest)))

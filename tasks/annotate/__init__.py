@@ -1,0 +1,44 @@
+"""Annotate: the concepts of each row, per shard."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from tasks import Result
+
+METHODS = {
+    "column": "tasks.annotate.column:ColumnAnnotator",
+    "captions": "tasks.annotate.captions:CaptionAnnotator",
+}
+
+
+class Annotator(Protocol):
+    """What an annotation method offers: `Annotator(config, state=None)`.
+
+    A method that matches against a vocabulary, or must see all shards first, has these hooks besides:
+
+    - `summarise(rows: pa.Table) -> pa.Table`, per shard, small;
+    - `fit(summaries: Iterable[pa.Table]) -> dict[str, np.ndarray]`, once: the state that `Annotator(config, state=...)`
+      gets from then on. Numbers only, no objects, for it is kept as `.npz` without pickle; empty if nothing was found;
+    - `from_text(text: str) -> dict[str, np.ndarray]`: the state from a user's own file.
+
+    It may also have `libraries`: distributions that make its numbers, part of the fingerprint.
+    """
+
+    needs: tuple[str, ...]
+    """Columns it reads."""
+    provides: tuple[str, ...]
+    """Columns of its sidecar: `concepts` and `confidences`."""
+
+    def __init__(self, config: Any, state: dict[str, np.ndarray] | None = None) -> None: ...
+
+    def run(self, rows: pa.Table | Iterator[pa.Table]) -> Result:
+        """Annotate one shard: one row per input row, in order, null where a row failed.
+
+        A row that is null in every needed column failed in an earlier stage: it stays null and is no new failure.
+        """
+        ...

@@ -1,0 +1,76 @@
+"""Accounting at the end of a run: the ledger and quarantine of one block of input files, from what the store says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from storage import files, ledger, shards
+from storage.ledger import Fate
+from storage.shards import Shard
+from storage.steps import Step, parquet_bytes
+from storage.view import View
+from tasks.emit.layout import Block, Layout, rows_of_shard
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where the fate of rows is written down."""
+
+    view: View
+    labels: dict[str, str]
+    """Fingerprint of a per-shard step or select -> its name in the ledger, `select/threshold` for one."""
+    mix: Step
+    whole_draws: int
+    """Draws in whole superbatches; the rest is the tail."""
+    keeper_of: dict[str, str]
+    """Duplicate file -> the file of the same content that stands for it."""
+
+
+def account(step: Step, layout: Layout, sources: Sources, block: Block, plan: pa.Table | None) -> None:
+    """Write one part of the ledger and of the quarantine, and their tally as commit point."""
+    number, entries = block
+    ledgers, quarantined = [], []
+    for entry in entries:
+        if entry.file in sources.keeper_of:
+            keys, keeper = keys_of(sources.view, entry), sources.keeper_of[entry.file]
+            ledgers.append(ledger.duplicate_file(entry.file, entry.digest, keys, entry.rows, keeper))
+        else:
+            fate = fate_of(sources, entry, rows_of_shard(plan, entry))
+            ledgers.append(ledger.ledger(fate))
+            quarantined.append(ledger.quarantine(fate))
+    table, bad = pa.concat_tables(ledgers), pa.concat_tables([ledger.QUARANTINE.empty_table(), *quarantined])
+    written = {"ledger": table} | ({"quarantine": bad} if bad.num_rows else {})
+    for name, rows in written.items():
+        files.write_bytes(files.join(layout.url, name, f"part-{number:05d}.parquet"), parquet_bytes(rows))
+    step.commit(f"block-{number:05d}", tally=ledger.tally(table), rows=table.num_rows, written=sorted(written))
+
+
+def fate_of(sources: Sources, shard: Shard, plan: pa.Table | None) -> Fate:
+    """All that the store knows of the rows of one shard."""
+    view, draws = sources.view, sources.mix.read(shard.digest, ["draw", "row"])
+    rows, whole = draws["row"].to_numpy(), draws["draw"].to_numpy() < sources.whole_draws
+    nothing = np.empty(0, np.int64)
+    return Fate(
+        file=shard.file,
+        shard=shard.digest,
+        keys=keys_of(view, shard),
+        rows=shard.rows,
+        failures=[(sources.labels[s.fingerprint], s.failures(shard.digest)) for s in view.failing],
+        decisions=[(sources.labels[s.fingerprint], s.read(shard.digest)) for s in view.decisions],
+        drawn=rows,
+        in_batches=rows[whole],
+        used=plan["row"].to_numpy() if plan else nothing,
+        steps=plan["step"].to_numpy() if plan else nothing,
+    )
+
+
+def keys_of(view: View, shard: Shard) -> pa.Array | None:
+    """The user's keys as strings, or None where there is no key column."""
+    if "key" not in view.inputs:
+        return None
+    column = shards.read_columns(shard.url, [view.inputs["key"]]).column(0)
+    keys = column.cast(pa.string()).combine_chunks()
+    return keys.combine_chunks() if isinstance(keys, pa.ChunkedArray) else keys

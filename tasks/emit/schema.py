@@ -1,0 +1,150 @@
+"""The schema of a mix: the input's columns, what the mix adds, and what `datasets` must be told."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pyarrow as pa
+
+ADDED = pa.schema(
+    [
+        ("mix_step", pa.int64()),
+        ("mix_rank", pa.int32()),
+        ("mix_slot", pa.int32()),
+        ("mix_draw", pa.int64()),
+        ("mix_round", pa.int32()),
+        ("mix_weight", pa.float32()),
+        ("mix_file", pa.string()),
+        ("mix_row", pa.int64()),
+        ("mix_uid", pa.string()),
+    ]
+)
+IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+
+
+def mix_schema(schemas: dict[str, pa.Schema], config: Any, scores: list[str]) -> pa.Schema:
+    """The schema of the mix of some input files.
+
+    Args:
+        schemas: Input file -> its Arrow schema.
+        config: `configs.curate.Input`.
+        scores: Score columns to be written.
+
+    Raises:
+        ValueError: Columns of one name and incompatible types; a type that `datasets` cannot read back; a name that
+            the mix itself uses.
+    """
+    merged: dict[str, tuple[pa.DataType, str]] = {}
+    for file, schema in schemas.items():
+        for field in schema:
+            if field.name in config.exclude:
+                continue
+            kind = _stored(field, config, file)
+            known = merged.get(field.name)
+            merged[field.name] = (_common(field.name, known, kind, file), known[1] if known else file)
+    for name in (*ADDED.names, *scores):
+        if name in merged:
+            raise ValueError(
+                f"the input column {name!r} (in {merged[name][1]}) has a name that the mix uses; "
+                f"leave it out with `input.exclude: [{name}]` or rename it"
+            )
+    fields = [pa.field(name, kind) for name, (kind, _) in merged.items()]
+    fields += [*ADDED, *(pa.field(name, pa.float32()) for name in scores)]
+    features = {config.image: {"_type": "Image"}} if config.image else {}
+    return pa.schema(fields, metadata={"huggingface": json.dumps({"info": {"features": features}})})
+
+
+def _stored(field: pa.Field, config: Any, file: str) -> pa.DataType:
+    if field.name == config.image:
+        return IMAGE
+    unreadable = _unreadable(field.type)
+    if unreadable is not None:
+        if config.unsupported == "json":
+            return pa.string()
+        raise ValueError(
+            f"the column {field.name!r} of {file} is {field.type}; `datasets` cannot read {unreadable} back. "
+            f"Leave it out with `input.exclude: [{field.name}]`, or set `input.unsupported: json` for JSON text"
+        )
+    return field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+
+
+def _unreadable(kind: pa.DataType) -> str | None:
+    """The type within `kind` that `datasets` has no feature for, or None."""
+    types = pa.types
+    if isinstance(kind, pa.ExtensionType):
+        return str(kind)
+    if types.is_dictionary(kind):
+        return _unreadable(kind.value_type)
+    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+        return _unreadable(kind.value_type)
+    if types.is_struct(kind):
+        return next((bad for i in range(kind.num_fields) if (bad := _unreadable(kind.field(i).type))), None)
+    readable = (
+        types.is_null(kind)
+        or types.is_boolean(kind)
+        or types.is_integer(kind)
+        or types.is_floating(kind)
+        or types.is_decimal128(kind)
+        or types.is_string(kind)
+        or types.is_large_string(kind)
+        or types.is_binary(kind)
+        or types.is_large_binary(kind)
+        or types.is_timestamp(kind)
+        or types.is_date(kind)
+        or types.is_time(kind)
+        or types.is_duration(kind)
+    )
+    return None if readable else str(kind)
+
+
+def _common(name: str, known: tuple[pa.DataType, str] | None, kind: pa.DataType, file: str) -> pa.DataType:
+    if known is None or known[0] == kind:
+        return kind
+    try:
+        pair = [pa.schema([(name, known[0])]), pa.schema([(name, kind)])]
+        return pa.unify_schemas(pair, promote_options="permissive").field(0).type
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise ValueError(
+            f"the column {name!r} is {known[0]} in {known[1]} and {kind} in {file}; "
+            f"give both one type, or leave it out with `input.exclude: [{name}]`"
+        ) from error
+
+
+def conform(table: pa.Table, schema: pa.Schema, image: str | None) -> pa.Table:
+    """Input columns as the mix stores them: one type over all files, nulls where a file lacks a column.
+
+    `schema` is that of the input's part of the mix. The image column becomes `struct<bytes, path>`.
+    """
+    columns = []
+    for field in schema:
+        if field.name not in table.column_names:
+            columns.append(pa.chunked_array([pa.nulls(table.num_rows, field.type)]))
+            continue
+        column = table.column(field.name)
+        if field.name == image:
+            columns.append(_image_struct(column))
+        elif column.type != field.type and _unreadable(column.type) is not None:
+            columns.append(_json_text(column))
+        else:
+            columns.append(column.cast(field.type))
+    return pa.table(columns, schema=schema)
+
+
+def _image_struct(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    chunks = []
+    for chunk in column.chunks:
+        if pa.types.is_struct(chunk.type):
+            data = chunk.field("bytes")
+            path = chunk.field("path") if chunk.type.get_field_index("path") >= 0 else pa.nulls(len(chunk), pa.string())
+        else:
+            data, path = chunk, pa.nulls(len(chunk), pa.string())
+        fields = [data.cast(pa.binary()), path.cast(pa.string())]
+        chunks.append(pa.StructArray.from_arrays(fields, fields=list(IMAGE), mask=chunk.is_null()))
+    return pa.chunked_array(chunks, IMAGE)
+
+
+def _json_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Values as JSON text, row by row: only for columns that the user asked to keep in this form."""
+    texts = [None if value is None else json.dumps(value, default=str, sort_keys=True) for value in column.to_pylist()]
+    return pa.chunked_array([pa.array(texts, pa.string())])

@@ -1,0 +1,94 @@
+"""Group counts, the draw plan and the draw list between tasks and store."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from storage import files, states
+from storage.shards import Shard
+from storage.steps import Step, parquet_bytes
+from storage.view import View
+from tasks.mix import Group
+from tasks.mix.draws import DrawPlan
+from tasks.select.decisions import SHARD
+
+EVERYTHING = "all"
+NOTHING = "(none)"
+
+
+def group_labels(view: View, group: str | None, shard: Shard) -> tuple[np.ndarray, pa.Array]:
+    """Surviving rows of a shard, int64 `(n,)`, and their groups as strings; nulls are a group of their own."""
+    if group is None:
+        rows = np.flatnonzero(view.alive(shard))
+        return rows, pa.array([EVERYTHING]).take(pa.array(np.zeros(len(rows), np.int32)))
+    table = view.alive_rows(shard, (group,))
+    labels = pc.fill_null(table[group].cast(pa.string()), NOTHING).combine_chunks()
+    return table["row"].to_numpy(), labels
+
+
+def count_groups(step: Step, view: View, group: str | None, shard: Shard) -> None:
+    """Write how many surviving rows of each group a shard has."""
+    _, labels = group_labels(view, group, shard)
+    counted = labels.value_counts()
+    table = pa.table({"group": counted.field("values"), "rows": counted.field("counts")})
+    files.write_bytes(step.file(f"spill/counts/{shard.digest}.parquet"), parquet_bytes(table))
+
+
+def _counts(step: Step, shard: Shard) -> dict[str, int]:
+    table = step.read(f"spill/counts/{shard.digest}")
+    return dict(zip(table["group"].to_pylist(), table["rows"].to_pylist(), strict=True))
+
+
+def total_groups(step: Step, shards: list[Shard]) -> list[Group]:
+    """All groups with their rows, in code-point order of the names."""
+    total: dict[str, int] = {}
+    for shard in shards:
+        for name, rows in _counts(step, shard).items():
+            total[name] = total.get(name, 0) + rows
+    return [Group(name, total[name]) for name in sorted(total)]
+
+
+def group_offsets(step: Step, names: list[str], shards: list[Shard]) -> np.ndarray:
+    """Surviving rows of each group in earlier shards, int64 `(shards, groups)`."""
+    index = {name: i for i, name in enumerate(names)}
+    counts = np.zeros((len(shards), len(names)), np.int64)
+    for shard in shards:
+        for name, rows in _counts(step, shard).items():
+            counts[shard.index, index[name]] = rows
+    return np.cumsum(counts, axis=0) - counts
+
+
+def shard_groups(view: View, group: str | None, names: list[str], shard: Shard) -> tuple[np.ndarray, np.ndarray]:
+    """Surviving rows of a shard and the index of each one's group: two int64 `(n,)`."""
+    rows, labels = group_labels(view, group, shard)
+    return rows, pc.index_in(labels, pa.array(names, pa.string())).to_numpy(zero_copy_only=False).astype(np.int64)
+
+
+def save_plan(step: Step, names: list[str], plan: DrawPlan) -> dict[str, Any]:
+    """Keep the plan; returns what the flow needs to know of it."""
+    facts = {"groups": names, "rows": plan.rows.tolist(), "counts": plan.counts.tolist(), "draws": plan.total}
+    states.save(step.file("plan.npz"), {"counts": plan.counts, "rows": plan.rows, "seed": np.uint64(plan.seed)})
+    files.write_json(step.file("_plan.json"), facts)
+    return facts
+
+
+def read_plan(step: Step) -> tuple[list[str], DrawPlan]:
+    """Names of the groups, and the plan."""
+    state = states.load(step.file("plan.npz"))
+    names = files.read_json(step.file("_plan.json"))["groups"]
+    return names, DrawPlan(state["counts"], state["rows"], int(state["seed"]))
+
+
+def write_part(step: Step, part: int, table: pa.Table | None, shards: list[Shard]) -> None:
+    """Write one part of the draw list: `draw, round, shard, row, weight`."""
+    if table is None:
+        return
+    table = table.sort_by("draw")
+    digests = pa.DictionaryArray.from_arrays(table[SHARD].combine_chunks(), [shard.digest for shard in shards])
+    columns = {name: table[name] for name in ("draw", "round")} | {"shard": digests}
+    columns |= {name: table[name] for name in ("row", "weight")}
+    files.write_bytes(step.file(f"part-{part:05d}.parquet"), parquet_bytes(pa.table(columns)))

@@ -1,0 +1,70 @@
+"""Mix tasks: count groups, plan proportions once, let every shard find its draws, put the draw list in order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from storage.exchange import Gathering, spill
+from storage.shards import Shard
+from storage.states import Checkpoint
+from storage.steps import Step
+from storage.view import View
+from tasks import load, mix
+from tasks.groups import each, stage_task
+from tasks.mix.draws import DrawPlan, round_counts, shard_draws
+from tasks.mix.lists import (
+    count_groups,
+    group_offsets,
+    read_plan,
+    save_plan,
+    shard_groups,
+    total_groups,
+    write_part,
+)
+from tasks.select.decisions import SHARD
+
+
+@stage_task(name="count", task_run_name="mix {step.kind}: count groups {label}")
+def count_shards(step: Step, view: View, group: str | None, shards: list[Shard], label: str) -> dict[str, Any]:
+    """Count each shard's surviving rows by group."""
+    return each(shards, lambda shard: count_groups(step, view, group, shard))
+
+
+@stage_task(name="plan", task_run_name="mix {step.kind}: plan")
+def plan_mix(step: Step, config: Any, seed: int, draws: int | None, shards: list[Shard]) -> dict[str, Any]:
+    """Plan proportions and counts once; None draws every surviving row once."""
+    groups = total_groups(step, shards)
+    total = sum(group.rows for group in groups) if draws is None else draws
+    if not groups:
+        return save_plan(step, [], DrawPlan(np.zeros((1, 0), np.int64), np.zeros(0, np.int64), seed))
+    proportions = load(mix.METHODS, config, seed=seed).plan(groups, total, Checkpoint(step.file("checkpoint.npz")))
+    rows = np.array([group.rows for group in groups], np.int64)
+    return save_plan(step, [group.name for group in groups], DrawPlan(round_counts(proportions, total), rows, seed))
+
+
+@stage_task(name="draw", task_run_name="mix {step.kind}: draw {label}")
+def draw_shards(
+    step: Step, view: View, group: str | None, part_rows: int, every: list[Shard], shards: list[Shard], label: str
+) -> dict[str, Any]:
+    """Find each shard's draws: kept by shard for the sampler, spilled by part for the draw list."""
+    names, plan = read_plan(step)
+    offsets = group_offsets(step, names, every)
+
+    def work(shard: Shard) -> None:
+        rows, groups = shard_groups(view, group, names, shard)
+        draws = shard_draws(plan, rows, groups, offsets[shard.index])
+        step.publish(shard.digest, draws, [], 0.0)
+        place = pa.array(np.full(draws.num_rows, shard.index), pa.int32())
+        spill(step, "draws", shard.digest, [(draws.append_column(SHARD, place), draws["draw"].to_numpy() // part_rows)])
+
+    return each(shards, work)
+
+
+@stage_task(name="order", task_run_name="mix {step.kind}: order draws {label}")
+def order_draws(step: Step, every: list[Shard], parts: list[int], label: str) -> dict[str, Any]:
+    """Write parts of the draw list, in order."""
+    spilled = Gathering(step, "draws", [shard.digest for shard in every])
+    return each(parts, lambda part: write_part(step, part, spilled.gather(part), every))

@@ -1,0 +1,102 @@
+"""Decisions between methods and the store: row identities are added on the way in, resolved on the way out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from storage import exchange, files
+from storage.shards import Shard
+from storage.states import State
+from storage.steps import Step, parquet_bytes
+from storage.view import View
+from tasks.select import Decisions
+
+# Positions travel with rows under names that no column of a user has a reason to bear.
+SHARD, ROW = "__shard", "__row"
+
+TRAVELLING = pa.schema(
+    [
+        (SHARD, pa.int32()),
+        (ROW, pa.int64()),
+        ("keep", pa.bool_()),
+        ("reason", pa.string()),
+        ("score", pa.float32()),
+        ("keeper_shard", pa.int32()),
+        ("keeper_row", pa.int64()),
+    ]
+)
+
+
+def rows_of(view: View, shard: Shard, needs: tuple[str, ...]) -> pa.Table:
+    """The alive rows of a shard with `needs`, `__shard` and `__row`."""
+    rows = view.alive_rows(shard, needs)
+    place = pa.array(np.full(rows.num_rows, shard.index), pa.int32())
+    return rows.rename_columns([ROW, *needs]).append_column(SHARD, place)
+
+
+def write_summary(step: Step, view: View, method: Any, shard: Shard) -> None:
+    """Summarise a shard's alive rows; the summary is kept until the step is done."""
+    summary = method.summarise(view.alive_rows(shard, method.needs))
+    files.write_bytes(step.file(f"spill/summaries/{shard.digest}.parquet"), parquet_bytes(summary))
+
+
+class Summaries:
+    """The summaries of all shards in order, read one by one at every iteration."""
+
+    def __init__(self, step: Step, shards: list[Shard]) -> None:
+        self._step, self._shards = step, shards
+
+    def __iter__(self) -> Iterator[pa.Table]:
+        return (self._step.read(f"spill/summaries/{shard.digest}") for shard in self._shards)
+
+
+def decisions_table(rows: pa.Table, decisions: Decisions) -> pa.Table:
+    """Decisions as rows that can travel: the keeper's index becomes its shard and row."""
+    shard, row = rows.column(SHARD).to_numpy(), rows.column(ROW).to_numpy()
+    known = decisions.keeper >= 0
+    at = np.where(known, decisions.keeper, 0)
+    nothing = np.zeros(1, np.int64)
+    return pa.table(
+        [
+            pa.array(shard, pa.int32()),
+            pa.array(row, pa.int64()),
+            pa.array(decisions.keep),
+            pa.array(decisions.reason, pa.string(), mask=decisions.keep),
+            pa.array(decisions.score, pa.float32(), mask=np.isnan(decisions.score)),
+            pa.array((shard if len(shard) else nothing)[at], pa.int32(), mask=~known),
+            pa.array((row if len(row) else nothing)[at], pa.int64(), mask=~known),
+        ],
+        schema=TRAVELLING,
+    )
+
+
+def bucket_decisions(step: Step, method: Any, state: State, bucket: int, rows: pa.Table | None) -> None:
+    """Decide on one bucket and send each decision to its shard."""
+    if rows is not None:
+        table = decisions_table(rows, method.decide(rows, state))
+        exchange.spill(step, "decisions", str(bucket), [(table, table[SHARD].to_numpy())])
+
+
+def publish_decisions(step: Step, shard: Shard, table: pa.Table | None, every: list[Shard]) -> None:
+    """Write one shard's decisions in row order; `every` names the shards that keepers may stand in."""
+    table = (TRAVELLING.empty_table() if table is None else table).sort_by(ROW)
+    names = pa.array([other.file for other in every] or [shard.file])
+    # Without `every` all keepers are rows of this shard.
+    at = table["keeper_shard"] if every else pa.chunked_array([pa.nulls(table.num_rows, pa.int32())])
+    columns = {
+        "shard": pa.DictionaryArray.from_arrays(np.zeros(table.num_rows, np.int32), [shard.digest]),
+        "row": table[ROW],
+        "keep": table["keep"],
+        "reason": table["reason"],
+        "score": table["score"],
+        "keeper_file": names.take(at.combine_chunks()),
+        "keeper_row": table["keeper_row"],
+    }
+    files.write_bytes(step.file(f"{shard.digest}.parquet"), parquet_bytes(pa.table(columns)))
+    reasons = Counter(table["reason"].drop_null().to_pylist())
+    step.commit(shard.digest, rows=table.num_rows, kept=int(np.sum(table["keep"].to_numpy())), reasons=reasons)

@@ -1,0 +1,267 @@
+"""The pipeline as a whole, without Prefect: same bytes, nothing lost, nothing done twice."""
+
+from __future__ import annotations
+
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from corpora import config, digests, rows, run, sidecars, write_corpus
+
+from flows.run import RunFailed
+from storage import manifests
+
+
+def ledger(mix) -> pa.Table:
+    return pa.concat_tables(pq.read_table(f) for f in sorted(Path(mix.url, "ledger").glob("*.parquet")))
+
+
+def data(mix) -> pa.Table:
+    return pa.concat_tables(pq.read_table(f) for f in sorted(Path(mix.url, "data").glob("*.parquet")))
+
+
+def adds_up(mix, rows_in: int) -> None:
+    table = ledger(mix)
+    outcomes = dict(table.group_by("outcome").aggregate([("row", "count")]).rename_columns(["o", "n"]).to_pylist()[0])
+    assert table.num_rows == rows_in and outcomes
+    facts = mix.manifest["counts"]
+    assert facts["rows_in"] == rows_in == facts["kept"] + facts["dropped"] + facts["quarantined"]
+    assert list(manifests.discrepancies(mix.url)) == []
+
+
+def test_rows_come_out_in_batch_order_with_what_came_in(corpus):
+    mix = run(config(corpus))
+    adds_up(mix, 7 * 60)
+    table = data(mix)
+    keys = list(zip(table["mix_step"].to_pylist(), table["mix_rank"].to_pylist(), table["mix_slot"].to_pylist()))
+    assert keys == sorted(keys) and len(keys) == mix.manifest["batches"]["steps"] * 16 > 0
+    for row in table.slice(0, 40).to_pylist():
+        source = pq.read_table(corpus / "in" / row["mix_file"]).slice(row["mix_row"], 1).to_pylist()[0]
+        assert row["image"]["bytes"] == source["image"] and row["text"] == source["text"]
+        assert row["quality"] == source["quality"] and row["key"] == source["key"]
+    used = ledger(mix).filter(pa.compute.equal(ledger(mix)["outcome"], "kept"))
+    assert sum(used["times_used"].to_pylist()) == table.num_rows
+
+
+def test_every_drop_has_a_reason_and_duplicates_name_their_keeper(corpus):
+    mix = run(config(corpus))
+    table = ledger(mix).to_pylist()
+    by_reason = {}
+    for row in table:
+        by_reason.setdefault(row["reason"], []).append(row)
+        assert (row["reason"] is None) == (row["outcome"] == "kept")
+    exact = by_reason["exact_duplicate"]
+    assert all(r["row"] == 4 and r["keeper_row"] == 3 and r["keeper_file"] == r["file"] for r in exact)
+    assert {r["row"] for r in by_reason["near_duplicate"]} <= {5, 6}
+    assert [r["stage"] for r in by_reason["image_null"]] == ["ingest"] * 7
+    assert len(by_reason["text_blank"]) == 7 and by_reason["below_threshold"]
+    quarantine = pa.concat_tables(pq.read_table(f) for f in Path(mix.url, "quarantine").glob("*.parquet")).to_pylist()
+    assert sorted((r["file"], r["row"]) for r in quarantine) == sorted(
+        (r["file"], r["row"]) for r in table if r["outcome"] == "quarantined"
+    )
+
+
+@pytest.mark.parametrize("over", [{"workers": 1, "shards_per_task": 1}, {"workers": 4, "shards_per_task": 7}])
+def test_same_bytes_for_any_workers_and_any_shards_per_task(corpus, tmp_path_factory, over):
+    first = run(config(corpus))
+    other = tmp_path_factory.mktemp("other")
+    shutil.copytree(corpus / "in", other / "in")
+    second = run(config(other, {"runner": over}))
+    assert first.manifest["version"] == second.manifest["version"]
+    parts = ("data", "ledger", "quarantine")
+    assert digests(Path(first.url), *parts) == digests(Path(second.url), *parts)
+    assert sidecars(corpus / "store") == sidecars(other / "store")
+
+
+def test_a_second_run_does_nothing(corpus):
+    first, log = run(config(corpus)), []
+    second = run(config(corpus), log)
+    assert second.task_runs == 0 and second.url == first.url
+    assert any("is there already" in line for line in log)
+
+
+def test_a_new_shard_costs_only_its_own_sidecars(corpus):
+    run(config(corpus))
+    before = sidecars(corpus / "store")
+    pq.write_table(pa.table(rows(60, seed=99)), corpus / "in" / "00099.parquet")
+    log = []
+    mix = run(config(corpus), log)
+    adds_up(mix, 8 * 60)
+    assert "ingest: 8 files, 1 to read" in log
+    for stage in ("embed", "annotate", "score/alignment"):
+        assert f"{stage}: 1 of 8 shards to do" in log
+    assert before.items() <= sidecars(corpus / "store").items()
+
+
+def test_another_sampler_redoes_only_sampling_and_later(corpus):
+    run(config(corpus))
+    log = []
+    mix = run(config(corpus, {"sample": {"kind": "iid", "batch_size": 16, "filter_ratio": 0.5}}), log)
+    adds_up(mix, 420)
+    assert "embed: all 7 shards are done" in log and "mix: done before" in log and "sample: done before" not in log
+
+
+def test_a_file_with_known_content_is_dropped_as_a_whole(corpus):
+    shutil.copy(corpus / "in" / "00002.parquet", corpus / "in" / "zz.parquet")
+    mix = run(config(corpus))
+    adds_up(mix, 8 * 60)
+    twins = [r for r in ledger(mix).to_pylist() if r["file"] == "zz.parquet"]
+    assert {r["reason"] for r in twins} == {"duplicate_file"} and len(twins) == 60
+    assert all(r["keeper_file"] == "00002.parquet" and r["keeper_row"] == r["row"] for r in twins)
+
+
+def test_a_bad_shard_does_not_stop_the_others_and_the_rerun_does_only_it(corpus):
+    good = (corpus / "in" / "00003.parquet").read_bytes()
+    (corpus / "in" / "00003.parquet").write_bytes(good[:1000])
+    with pytest.raises(
+        RunFailed, match=r"1 of 7 shards failed; rerun to retry only those. First: 00003.parquet: not a"
+    ):
+        run(config(corpus))
+    assert len(list((corpus / "store" / "embed").rglob("*.json"))) == 6
+    (corpus / "in" / "00003.parquet").write_bytes(good)
+    log = []
+    adds_up(run(config(corpus), log), 420)
+    assert "ingest: 7 files, 1 to read" in log and "embed: 1 of 7 shards to do" in log
+
+
+def test_two_runs_at_once_on_one_store_both_finish_right(corpus, tmp_path_factory):
+    alone = tmp_path_factory.mktemp("alone")
+    shutil.copytree(corpus / "in", alone / "in")
+    wanted = run(config(alone))
+    with ThreadPoolExecutor(2) as pool:
+        both = list(pool.map(lambda _: run(config(corpus)), range(2)))
+    for mix in both:
+        adds_up(mix, 420)
+        assert digests(Path(mix.url), "data", "ledger") == digests(Path(wanted.url), "data", "ledger")
+
+
+def test_proportions_and_budget_are_met(corpus):
+    shares = {"web": 0.5, "books": 0.3, "art": 0.2}
+    over = {"mix": {"proportions": shares, "budget": 640}, "sample": {"kind": "iid", "batch_size": 32}}
+    mix = run(config(corpus, over))
+    adds_up(mix, 420)
+    assert mix.emitted == 640
+    drawn = data(mix)["source"].to_pylist()
+    assert {s: drawn.count(s) for s in shares} == {"web": 320, "books": 192, "art": 128}
+
+
+def test_no_row_of_a_group_is_used_twice_before_all_are_used_once(corpus):
+    over = {"mix": {"budget": 1280}, "sample": {"kind": "iid", "batch_size": 32, "filter_ratio": 0.0}}
+    mix = run(config(corpus, over))
+    table = ledger(mix).to_pylist()
+    for source in ("web", "books", "art"):
+        keys = {r["key"] for r in table if r["outcome"] == "kept"}
+        times = [r["times_used"] for r in table if r["key"] in keys]
+        assert max(times) - min(times) <= 1 + 3, source  # one per group and pass
+
+
+def test_ranks_hold_equal_disjoint_parts(corpus):
+    over = {"sample": {"kind": "cabs_dm", "batch_size": 16, "filter_ratio": 0.5, "world_size": 4}}
+    table = data(run(config(corpus, over)))
+    for step in range(max(table["mix_step"].to_pylist()) + 1):
+        ranks = table.filter(pa.compute.equal(table["mix_step"], step))["mix_rank"].to_pylist()
+        assert ranks == sorted(ranks) and np.bincount(ranks).tolist() == [4, 4, 4, 4]
+
+
+# ------------------------------------------------------------------------------------------------------------- corners
+def shard(folder: Path, count: int, **changes) -> None:
+    (folder / "in").mkdir(exist_ok=True)
+    pq.write_table(pa.table({**rows(max(count, 1), 1), **changes}).slice(0, count), folder / "in" / "a.parquet")
+
+
+def test_no_files(tmp_path):
+    (tmp_path / "in").mkdir()
+    with pytest.raises(ValueError, match=r"`input.path` is .*; no \*.parquet file is there"):
+        run(config(tmp_path))
+
+
+def test_no_rows(tmp_path):
+    shard(tmp_path, 0)
+    mix = run(config(tmp_path))
+    adds_up_empty(mix, 0)
+    assert "The input has no rows" in mix.message
+
+
+def adds_up_empty(mix, rows_in: int) -> None:
+    assert mix.emitted == 0 and mix.manifest["counts"]["rows_in"] == rows_in
+    assert list(manifests.discrepancies(mix.url)) == [] and mix.message.startswith("the mix is empty")
+    assert not Path(mix.url).parent.joinpath("latest.json").exists()
+
+
+def test_all_rows_bad(tmp_path):
+    shard(tmp_path, 30, image=[None] * 30)
+    mix = run(config(tmp_path, {"input": {"image": "image"}}))
+    adds_up_empty(mix, 30)
+    assert mix.manifest["counts"]["quarantined"] == 30 and "Every row was quarantined" in mix.message
+
+
+def test_all_dropped(tmp_path):
+    shard(tmp_path, 30)
+    mix = run(config(tmp_path, {"select": [{"kind": "threshold", "score": "alignment", "minimum": 2.0}]}))
+    adds_up_empty(mix, 30)
+    assert {r["reason"] for r in ledger(mix).to_pylist()} == {"below_threshold"}
+
+
+def test_fewer_rows_than_a_superbatch(tmp_path):
+    shard(tmp_path, 30)
+    mix = run(config(tmp_path, {"select": []}))
+    adds_up_empty(mix, 30)
+    assert {r["reason"] for r in ledger(mix).to_pylist()} == {"tail"}
+    assert "No whole superbatch of 32 draws" in mix.message
+
+
+def test_one_row(tmp_path):
+    shard(tmp_path, 1)
+    mix = run(config(tmp_path, {"sample": {"kind": "iid", "batch_size": 1}, "annotate": {"min_count": 1}}))
+    adds_up(mix, 1)
+    assert mix.emitted == 1
+
+
+def test_budget_larger_than_the_data_repeats_rows_and_says_so(tmp_path):
+    shard(tmp_path, 30)
+    over = {"select": [], "mix": {"budget": 96}, "sample": {"kind": "iid", "batch_size": 32, "filter_ratio": 0}}
+    mix = run(config(tmp_path, over))
+    adds_up(mix, 30)
+    assert mix.emitted == 96 and "96 draws from 30 rows" in Path(mix.url, "report", "index.html").read_text()
+
+
+def test_text_only(tmp_path):
+    shard(tmp_path, 60)
+    over = {
+        "input": {"image": None, "exclude": ["image"]},
+        "embed": None,
+        "score": [],
+        "select": [{"kind": "exact_duplicates"}],
+    }
+    mix = run(config(tmp_path, over))
+    adds_up(mix, 60)
+    assert "image" not in data(mix).column_names and data(mix)["text"].null_count == 0
+
+
+def test_a_mix_whose_files_are_gone_is_written_again(corpus):
+    first = run(config(corpus))
+    wanted = digests(Path(first.url), "data", "ledger")
+    shutil.rmtree(Path(first.url) / "data")
+    assert "data/part-00000.parquet is missing" in next(manifests.discrepancies(first.url))
+    again = run(config(corpus))
+    assert digests(Path(again.url), "data", "ledger") == wanted
+
+
+def test_memory_file_system(tmp_path):
+    import fsspec
+
+    write_corpus(tmp_path / "in", shards=3)
+    memory = fsspec.filesystem("memory")
+    for file in sorted((tmp_path / "in").iterdir()):
+        memory.pipe(f"/{tmp_path.name}/in/{file.name}", file.read_bytes())
+    local = run(config(tmp_path))
+    remote = run(config(tmp_path, where=f"memory://{tmp_path.name}"))
+    assert remote.manifest["files"] == local.manifest["files"]
+    assert list(manifests.discrepancies(remote.url)) == []
+    log = []
+    run(config(tmp_path, where=f"memory://{tmp_path.name}"), log)
+    assert any("is there already" in line for line in log)

@@ -1,0 +1,57 @@
+import os
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from storage import shards
+from storage.shards import Memory
+
+
+def write(path, **columns):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table(columns), path, row_group_size=3)
+
+
+def test_finding_by_folder_glob_and_file(tmp_path):
+    for name in ("b.parquet", "sub/a.parquet", "_hidden.parquet", "note.txt", "sub/.tmp.parquet"):
+        write(tmp_path / name, x=[1])
+    assert [e.file for e in shards.find(str(tmp_path))] == ["b.parquet", "sub/a.parquet"]
+    assert [e.file for e in shards.find(f"{tmp_path}/*/*.parquet")] == ["sub/a.parquet"]
+    assert [e.file for e in shards.find(f"{tmp_path}/b.parquet")] == ["b.parquet"]
+    with pytest.raises(ValueError, match="no x\\*.parquet file is there"):
+        shards.find(f"{tmp_path}/x*.parquet")
+
+
+def test_a_changed_file_is_not_remembered(tmp_path):
+    write(tmp_path / "a.parquet", x=[1])
+    entry = shards.find(str(tmp_path))[0]
+    Memory(str(tmp_path / "store")).remember(entry, "d" * 32, 1, pa.schema([("x", pa.int64())]))
+    known = Memory(str(tmp_path / "store")).recall(entry)
+    assert known["digest"] == "d" * 32 and shards.schema_of(known).names == ["x"]
+    os.utime(tmp_path / "a.parquet", (1, 1))
+    assert Memory(str(tmp_path / "store")).recall(shards.find(str(tmp_path))[0]) is None
+
+
+@pytest.mark.parametrize("form", ["binary", "large_binary", "struct"])
+def test_images_stream_as_binary_whatever_their_form(tmp_path, form):
+    images = [b"a", None, b"", b"ccc", b"d"]
+    if form == "struct":
+        column = pa.array(
+            [None if i == 1 else {"bytes": b, "path": "p"} for i, b in enumerate(images)],
+            pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
+        )
+    else:
+        column = pa.array(images, getattr(pa, form)())
+    write(tmp_path / "a.parquet", image=column, n=list(range(5)))
+    slices = list(shards.stream(str(tmp_path / "a.parquet"), ["n", "image"], "image"))
+    assert [x for t in slices for x in t["image"].to_pylist()] == images
+    assert [x for t in slices for x in t["n"].to_pylist()] == list(range(5))
+
+
+def test_a_hidden_null_in_an_image_struct_is_null(tmp_path):
+    column = pa.array(
+        [{"bytes": None, "path": "only/a/path.png"}], pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    )
+    write(tmp_path / "a.parquet", image=column)
+    assert next(shards.stream(str(tmp_path / "a.parquet"), ["image"], "image"))["image"].to_pylist() == [None]

@@ -1,0 +1,259 @@
+"""MixBatches over small mixes whose row groups and parts cut through the batches."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+from collections import Counter
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from tasks.emit import loader as module
+from tasks.emit.loader import MixBatches, find_mix
+
+
+def png(value: int) -> bytes:
+    out = io.BytesIO()
+    Image.new("RGBA", (4, 3), (value, 0, 0, 255)).save(out, "PNG")
+    return out.getvalue()
+
+
+def rows(steps: int, per_rank: int, ranks: int, seed: int = 0) -> pa.Table:
+    """A mix in batch order; the rows of a rank's batch vary around `per_rank`, as CABS without filling gives."""
+    rng = np.random.default_rng(seed)
+    step, rank, slot = [], [], []
+    for s in range(steps):
+        for k in range(ranks):
+            for j in range(int(rng.integers(1, 2 * per_rank))):
+                step.append(s), rank.append(k), slot.append(j)
+    n = len(step)
+    images = [None if i == 1 else {"bytes": png(i % 256), "path": f"{i}.png"} for i in range(n)]
+    return pa.table(
+        {
+            "image": pa.array(images, pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
+            "text": [f"row {i}" for i in range(n)],
+            "tags": [["a"] * (i % 3) for i in range(n)],
+            "count": pa.array([None if i == 0 else i for i in range(n)], pa.int32()),
+            "score": pa.array([None if i == 0 else i / 2 for i in range(n)], pa.float32()),
+            "mix_step": pa.array(step, pa.int64()),
+            "mix_rank": pa.array(rank, pa.int32()),
+            "mix_slot": pa.array(slot, pa.int32()),
+            "mix_draw": pa.array(range(n), pa.int64()),
+            "mix_weight": pa.array(np.ones(n), pa.float32()),
+            "mix_uid": [f"{i:032x}" for i in range(n)],
+        }
+    )
+
+
+def build(url, steps=7, ranks=2, *, part_rows=23, group_rows=5, statistics=True) -> pa.Table:
+    table = rows(steps, 4, ranks)
+    fs, path = fsspec.core.url_to_fs(str(url))
+    fs.makedirs(f"{path}/data", exist_ok=True)
+    for part, begin in enumerate(range(0, len(table), part_rows)):
+        with fs.open(f"{path}/data/part-{part:05d}.parquet", "wb") as out:
+            pq.write_table(table.slice(begin, part_rows), out, row_group_size=group_rows, write_statistics=statistics)
+    manifest = {
+        "batches": {"steps": steps, "batch_size": 4 * ranks, "world_size": ranks},
+        "columns": {"image": "image", "text": "text"},
+    }
+    fs.pipe_file(f"{path}/mix.json", json.dumps(manifest).encode())
+    return table
+
+
+def units(table: pa.Table, ranks: int) -> list[list[int]]:
+    """Brute force: the draws of each (step, rank), in order."""
+    found: dict[int, list[int]] = {}
+    for row in table.select(["mix_step", "mix_rank", "mix_draw"]).to_pylist():
+        found.setdefault(row["mix_step"] * ranks + row["mix_rank"], []).append(row["mix_draw"])
+    return [found[unit] for unit in sorted(found)]
+
+
+def draws(batches) -> list[list[int]]:
+    return [batch["mix_draw"].tolist() for batch in batches]
+
+
+COLUMNS = ["mix_draw", "text"]
+
+
+@pytest.mark.parametrize("mix_ranks", [1, 2])
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+@pytest.mark.parametrize("statistics", [True, False])
+def test_ranks_are_disjoint_ordered_and_complete(tmp_path, mix_ranks, world_size, statistics):
+    expected = units(build(tmp_path, ranks=mix_ranks, statistics=statistics), mix_ranks)
+    count = len(expected) // world_size
+    for rank in range(world_size):
+        mix = MixBatches(tmp_path, rank=rank, world_size=world_size, columns=COLUMNS)
+        assert len(mix) == count
+        assert draws(mix) == expected[rank : count * world_size : world_size]
+
+
+def test_own_rank_when_world_sizes_agree(tmp_path):
+    build(tmp_path, ranks=2)
+    for rank in range(2):
+        for step, batch in enumerate(MixBatches(tmp_path, rank=rank, world_size=2, columns=["mix_step", "mix_rank"])):
+            assert set(batch["mix_step"].tolist()) == {step}
+            assert set(batch["mix_rank"].tolist()) == {rank}
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_data_loader_workers_keep_the_order(tmp_path, world_size, workers):
+    expected = units(build(tmp_path, ranks=2), 2)
+    count = len(expected) // world_size
+    for rank in range(world_size):
+        mix = MixBatches(tmp_path, rank=rank, world_size=world_size, columns=COLUMNS, start=1)
+        loaded = DataLoader(mix, batch_size=None, num_workers=workers)
+        assert len(loaded) == count - 1
+        assert draws(loaded) == expected[rank : count * world_size : world_size][1:]
+
+
+def test_uneven_tail_is_left_out_for_every_rank(tmp_path):
+    expected = units(build(tmp_path, steps=7, ranks=1), 1)
+    seen = [draws(MixBatches(tmp_path, rank=rank, world_size=3, columns=COLUMNS)) for rank in range(3)]
+    assert [len(batches) for batches in seen] == [2, 2, 2]
+    assert Counter(tuple(batch) for batches in seen for batch in batches) == Counter(map(tuple, expected[:6]))
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_resume_at_every_position(tmp_path, world_size):
+    build(tmp_path, ranks=2)
+    whole = draws(MixBatches(tmp_path, rank=0, world_size=world_size, columns=COLUMNS))
+    for position in range(len(whole) + 1):
+        resumed = MixBatches(tmp_path, rank=0, world_size=world_size, columns=COLUMNS, start=position)
+        assert draws(resumed) == whole[position:]
+        assert draws(resumed) == whole[position:]  # `start` holds for every pass
+
+        first = MixBatches(tmp_path, rank=0, world_size=world_size, columns=COLUMNS)
+        stream = iter(first)
+        taken = draws(next(stream) for _ in range(position))
+        second = MixBatches(tmp_path, rank=0, world_size=world_size, columns=COLUMNS)
+        second.load_state_dict(json.loads(json.dumps(first.state_dict())))
+        assert taken + draws(second) == whole
+        assert draws(second) == whole  # a loaded state holds for one pass
+
+
+def test_state_of_each_worker(tmp_path, monkeypatch):
+    """What torchdata's StatefulDataLoader does: save and load a state in every worker."""
+    expected = units(build(tmp_path, ranks=2), 2)
+
+    class Info:
+        num_workers = 2
+
+        def __init__(self, id):
+            self.id = id
+
+    for worker in range(2):
+        monkeypatch.setattr(module, "get_worker_info", lambda worker=worker: Info(worker))
+        mine = expected[worker::2]
+        first = MixBatches(tmp_path, columns=COLUMNS)
+        stream = iter(first)
+        assert draws(next(stream) for _ in range(3)) == mine[:3]
+        second = MixBatches(tmp_path, columns=COLUMNS)
+        second.load_state_dict(first.state_dict())
+        assert draws(second) == mine[3:]
+    monkeypatch.setattr(module, "get_worker_info", lambda: None)
+    second.load_state_dict(first.state_dict() | {"workers": 2})
+    with pytest.raises(ValueError, match="saved with 2 workers; this loader has 1"):
+        next(iter(second))
+    with pytest.raises(ValueError, match="saved with world_size 3"):
+        second.load_state_dict(first.state_dict() | {"world_size": 3})
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_each_row_group_is_read_once_and_only_if_needed(tmp_path, monkeypatch, world_size):
+    table = build(tmp_path, steps=6, ranks=2)
+    reads: Counter = Counter()
+    original = pq.ParquetFile.read_row_group
+
+    def counting(self, group, columns=None, **options):
+        if columns is None or "text" in columns:
+            first = original(self, group, columns=["mix_draw"])["mix_draw"][0].as_py()
+            reads[first] += 1
+        return original(self, group, columns=columns, **options)
+
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", counting)
+    list(MixBatches(tmp_path, rank=0, world_size=world_size, columns=COLUMNS))
+    assert set(reads.values()) == {1}
+    groups = [(b, min(b + 5, p + 23, len(table))) for p in range(0, len(table), 23) for b in range(p, p + 23, 5)]
+    ranks = table["mix_rank"].to_numpy()
+    needed = {b for b, e in groups if b < e and (world_size == 1 or (ranks[b:e] == 0).any())}
+    assert set(reads) == needed
+
+
+def test_memory_url_and_latest(tmp_path):
+    root = f"memory://{tmp_path.name}/mixes/demo"
+    expected = units(build(f"{root}/v1", ranks=2), 2)
+    fsspec.filesystem("memory").pipe_file(f"/{tmp_path.name}/mixes/demo/latest.json", b'{"version": "v1", "rows": 3}')
+    for url in (root, f"{root}/", f"{root}/v1"):
+        assert find_mix(url)[0] == f"{root}/v1"
+        assert draws(MixBatches(url, columns=COLUMNS)) == expected
+
+
+@pytest.mark.parametrize("context", ["fork", "spawn"])
+def test_pickles_and_survives_both_start_methods(tmp_path, context):
+    expected = units(build(tmp_path, ranks=1), 1)
+    mix = pickle.loads(pickle.dumps(MixBatches(tmp_path, columns=COLUMNS)))
+    next(iter(mix))
+    loaded = DataLoader(mix, batch_size=None, num_workers=1, multiprocessing_context=context)
+    assert draws(loaded) == expected
+
+
+def test_columns_and_types(tmp_path):
+    build(tmp_path, ranks=1)
+    batches = list(MixBatches(tmp_path, columns=["text", "tags", "count", "score", "mix_step", "mix_uid"]))
+    assert list(batches[0]) == ["text", "tags", "count", "score", "mix_step", "mix_uid"]
+    assert batches[0]["count"][0] is None and isinstance(batches[0]["count"], list)
+    assert batches[1]["count"].dtype == torch.int32
+    assert batches[0]["score"].dtype == torch.float32 and batches[0]["score"][0].isnan()
+    assert batches[1]["mix_step"].dtype == torch.int64
+    assert all(isinstance(text, str) for batch in batches for text in batch["text"])
+    assert all(isinstance(tags, list) for tags in batches[1]["tags"])
+
+
+def shade(image: Image.Image) -> torch.Tensor:
+    return torch.tensor(image.getpixel((0, 0)))
+
+
+def test_images(tmp_path):
+    build(tmp_path, ranks=1)
+    batches = list(MixBatches(tmp_path, columns=["image", "mix_draw"]))
+    for batch in batches:
+        for draw, image in zip(batch["mix_draw"].tolist(), batch["image"], strict=True):
+            if draw == 1:
+                assert image is None
+            else:
+                assert (image.mode, image.size, image.getpixel((0, 0))) == ("RGB", (4, 3), (draw % 256, 0, 0))
+    last = list(MixBatches(tmp_path, columns=["image", "mix_draw"], transform=shade))[-1]
+    assert last["image"].shape == (len(last["mix_draw"]), 3)
+    assert last["image"][:, 0].tolist() == [draw % 256 for draw in last["mix_draw"].tolist()]
+
+
+def test_errors_say_what_to_do(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"is not a mix: no mix.json"):
+        MixBatches(tmp_path)
+    build(tmp_path, steps=3, ranks=1)
+    with pytest.raises(ValueError, match=r"`rank` is 2; it must be in \[0, 2\)"):
+        MixBatches(tmp_path, rank=2, world_size=2)
+    with pytest.raises(ValueError, match=r"`start` is 4; it must be in \[0, 3\]"):
+        MixBatches(tmp_path, start=4)
+    with pytest.raises(ValueError, match=r"`columns` has \['nope'\]; this mix has"):
+        MixBatches(tmp_path, columns=["text", "nope"])
+    for part in (tmp_path / "data").iterdir():
+        part.unlink()
+    with pytest.raises(FileNotFoundError, match="copy the whole folder"):
+        MixBatches(tmp_path)
+
+
+def test_a_missing_part_is_an_error_and_not_a_short_epoch(tmp_path):
+    build(tmp_path, ranks=1, part_rows=8)
+    sorted((tmp_path / "data").iterdir())[1].unlink()
+    with pytest.raises(ValueError, match="the mix is damaged"):
+        list(MixBatches(tmp_path, columns=COLUMNS))

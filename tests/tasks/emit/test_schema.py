@@ -1,0 +1,75 @@
+import pyarrow as pa
+import pytest
+from datasets import Features
+
+from configs.curate import Input
+from tasks.emit.schema import conform, mix_schema
+
+HF_IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+
+
+def build(columns, **changes):
+    schemas = {f"{i}.parquet": pa.schema(list(c.items())) for i, c in enumerate(columns)}
+    return mix_schema(schemas, Input(**{"path": "x", "image": "image", "text": "text"} | changes), ["alignment"])
+
+
+BASE = {"image": pa.binary(), "text": pa.string()}
+
+
+def test_types_of_all_files_meet_and_missing_columns_become_null():
+    schema = build([BASE | {"n": pa.int32()}, BASE | {"n": pa.int64(), "tag": pa.dictionary(pa.int8(), pa.string())}])
+    assert schema.field("n").type == pa.int64() and schema.field("tag").type == pa.string()
+    assert schema.field("image").type == HF_IMAGE and schema.field("alignment").type == pa.float32()
+    inputs = pa.schema([schema.field(n) for n in ("image", "text", "n", "tag")])
+    table = conform(pa.table({"image": [b"x", None], "text": ["a", "b"], "n": pa.array([1, 2], pa.int32())}), inputs, "image")
+    assert table.to_pylist() == [
+        {"image": {"bytes": b"x", "path": None}, "text": "a", "n": 1, "tag": None},
+        {"image": None, "text": "b", "n": 2, "tag": None},
+    ]
+
+
+def test_types_without_common_ground_are_refused_with_both_files():
+    with pytest.raises(ValueError, match=r"'n' is int64 in 0.parquet and string in 1.parquet"):
+        build([BASE | {"n": pa.int64()}, BASE | {"n": pa.string()}])
+
+
+UNREADABLE = {
+    "map": pa.map_(pa.string(), pa.int64()),
+    "inside": pa.list_(pa.struct([("m", pa.map_(pa.string(), pa.int64()))])),
+    "fixed": pa.binary(16),
+    "interval": pa.month_day_nano_interval(),
+    "view": pa.string_view(),
+}
+
+
+@pytest.mark.parametrize("name", sorted(UNREADABLE))
+def test_what_datasets_cannot_read_is_refused_or_becomes_json(name):
+    columns = [BASE | {"odd": UNREADABLE[name]}]
+    with pytest.raises(ValueError, match=r"cannot read .* back. Leave it out with `input.exclude: \[odd\]`"):
+        build(columns)
+    assert build(columns, unsupported="json").field("odd").type == pa.string()
+    assert "odd" not in build(columns, exclude=["odd"]).names
+
+
+READABLE = [pa.int8(), pa.float16(), pa.bool_(), pa.date32(), pa.time64("us"), pa.timestamp("ns", "UTC"), pa.duration("s")]
+READABLE += [pa.decimal128(5, 2), pa.large_string(), pa.large_binary(), pa.list_(pa.float32()), pa.list_(pa.int8(), 3)]
+READABLE += [pa.large_list(pa.string()), pa.struct([("a", pa.list_(pa.struct([("b", pa.null())])))])]
+
+
+@pytest.mark.parametrize("kind", READABLE, ids=str)
+def test_what_is_let_through_datasets_can_read(kind):
+    schema = build([BASE | {"odd": kind}])
+    features = Features.from_arrow_schema(schema)
+    assert "odd" in features and type(features["image"]).__name__ == "Image"
+
+
+def test_maps_become_json_text():
+    schema = pa.schema([("odd", pa.string())])
+    table = pa.table({"odd": pa.array([[("a", 1)], None], pa.map_(pa.string(), pa.int64()))})
+    assert conform(table, schema, None)["odd"].to_pylist() == ['[["a", 1]]', None]
+
+
+@pytest.mark.parametrize("name", ["mix_step", "alignment"])
+def test_names_that_the_mix_uses_are_refused(name):
+    with pytest.raises(ValueError, match=rf"{name}.*has a name that the mix uses; leave it out"):
+        build([BASE | {name: pa.int64()}])
