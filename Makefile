@@ -18,7 +18,7 @@ $(INSTALLED): pyproject.toml requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.lock --editable '.[dev]'
 	touch $(INSTALLED)
 
-demo: $(INSTALLED) ## curate 4,035 emoji; prints where the mix and its report are
+demo: $(INSTALLED) ## curate 4,050 emoji; prints where the mix and its report are
 	$(BIN)/mixwright demo
 
 test: $(INSTALLED) ## the fast tests

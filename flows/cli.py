@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,7 +48,7 @@ def demo(
     settings: Settings = None,
     out_dir: Annotated[str, typer.Option("--out", help="Folder for input, store and mixes.")] = "demo",
 ) -> None:
-    """Curate 4,035 captioned emoji on this machine and print where the mix and its report are.
+    """Curate 4,050 captioned emoji on this machine and print where the mix and its report are.
 
     A second run finds everything done. `--set sample.kind=iid` redoes sampling and what follows it, nothing else.
     """
@@ -152,6 +153,7 @@ def _run(values: dict[str, Any], preset: str) -> None:
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     from flows.curate import curate as flow
 
+    logging.getLogger("prefect.task_runs").setLevel(logging.WARNING)  # the flow's own lines tell the progress
     state = flow(preset=preset, overrides=yaml.safe_dump(values, sort_keys=False), return_state=True)
     if not state.is_completed():
         err.print(state.message or str(state.name), style="red", markup=False, highlight=False, soft_wrap=True)

@@ -64,7 +64,7 @@ def curate(
     """Curate raw Parquet shards into a training mix. Fields left empty keep the preset's values.
 
     Args:
-        preset: Where to start: `demo` makes and curates 4,035 emoji; the others expect `input`.
+        preset: Where to start: `demo` makes and curates 4,050 emoji; the others expect `input`.
         input: Folder, glob or URL of the raw Parquet shards.
         name: Name of the mix; its versions stand side by side in one folder of that name.
         budget: Rows to emit. Empty: every surviving row is drawn once.

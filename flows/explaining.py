@@ -69,8 +69,9 @@ def _uid_places(folder: str, manifest: dict[str, Any], key: str) -> list[dict[st
 def _filtered(url: str, wanted: pc.Expression, columns: list[str] | None = None) -> list[dict[str, Any]]:
     """Rows of one Parquet file that fit, read batch by batch."""
     rows: list[dict[str, Any]] = []
+    read = columns and [*columns, "mix_uid"]
     with files.reading(url) as file:
-        for batch in pq.ParquetFile(file).iter_batches(columns=columns and [*columns, "mix_uid"]):
+        for batch in pq.ParquetFile(file).iter_batches(columns=read, use_threads=False):
             rows += ds.dataset(pa.Table.from_batches([batch])).to_table(filter=wanted, columns=columns).to_pylist()
     return rows
 

@@ -74,12 +74,19 @@ class Run:
         return outcome
 
     def _progress(self, name: str, calls: list[dict[str, Any]]) -> Callable[[int], None]:
-        started, ended = time.perf_counter(), [0]
+        """Log the last task of a step, and of long steps one task a second."""
+        started = told = time.perf_counter()
+        ended = 0
 
         def done(index: int) -> None:
-            ended[0] += 1
-            took = time.perf_counter() - started
-            self.log(f"{name}: {calls[index]['label']} done ({ended[0]}/{len(calls)} tasks, {took:.1f} s)")
+            nonlocal told, ended
+            ended += 1
+            now = time.perf_counter()
+            if ended == len(calls) or now - told >= 1:
+                told = now
+                self.log(
+                    f"  {name}: {ended} of {len(calls)} tasks, last {calls[index]['label']}, {now - started:.1f} s"
+                )
 
         return done
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
@@ -13,6 +14,7 @@ from typing import Any
 
 import fsspec
 import pyarrow as pa
+import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
@@ -111,6 +113,16 @@ def publishing(url: str) -> Iterator[pa.NativeFile]:
             os.unlink(scratch)
 
 
+def read_table(url: str, columns: list[str] | None = None) -> pa.Table:
+    """A whole Parquet file, or some of its columns.
+
+    Without Arrow's threads, here and wherever we read: tasks run side by side already, and Arrow's threads may abort
+    the process at exit while they hold a Python file (apache/arrow#34314).
+    """
+    with reading(url) as file:
+        return pq.read_table(file, columns=columns, use_threads=False)
+
+
 def write_bytes(url: str, data: bytes | pa.Buffer) -> None:
     """Publish `data` at `url`."""
     with publishing(url) as file:
@@ -134,12 +146,18 @@ def read_json(url: str) -> Any:
 
 
 def remove(url: str) -> None:
-    """Remove the file or folder at `url`; nothing if it is gone already."""
+    """Remove the file or folder at `url`; nothing if it is gone already.
+
+    A folder into which another run is writing at this moment stays: that run will remove it.
+    """
     fs, path = filesystem(url)
     try:
         fs.rm(path, recursive=True)
     except FileNotFoundError:
         pass
+    except OSError as error:
+        if error.errno != errno.ENOTEMPTY:
+            raise
 
 
 def sweep(url: str, older_than: float = DAY) -> int:

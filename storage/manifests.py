@@ -25,9 +25,7 @@ def resolve(url: str) -> str:
         return url
     if files.exists(files.join(url, LATEST)):
         return files.join(url, files.read_json(files.join(url, LATEST))["version"])
-    raise ValueError(
-        f"{url} is not a mix: it has neither {MANIFEST} nor {LATEST}. Runs print where their mix is"
-    )
+    raise ValueError(f"{url} is not a mix: it has neither {MANIFEST} nor {LATEST}. Runs print where their mix is")
 
 
 def read(url: str) -> dict[str, Any]:
@@ -69,8 +67,8 @@ def _sums(folder: str, manifest: dict[str, Any]) -> Iterator[str]:
     used = emitted = 0
     for name in sorted(manifest["files"]):
         if name.startswith("ledger/"):
-            with files.reading(files.join(folder, name)) as file:
-                told = tally(pq.read_table(file, columns=["outcome", "stage", "reason", "row", "times_used"]))
+            columns = ["outcome", "stage", "reason", "row", "times_used"]
+            told = tally(files.read_table(files.join(folder, name), columns))
             used += told.pop("used")
             for key, rows in told.items():
                 total[key.split("|")[0]] += rows

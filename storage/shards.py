@@ -140,12 +140,6 @@ def as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return column if plain else column.cast(pa.string())
 
 
-def read_columns(url: str, columns: list[str]) -> pa.Table:
-    """Named columns of one file."""
-    with files.reading(url) as file:
-        return pq.read_table(file, columns=columns)
-
-
 def stream(url: str, columns: list[str], image: str | None) -> Iterator[pa.Table]:
     """Named columns of one file in slices of about 64 MiB, so that images are never all in memory.
 
@@ -154,7 +148,8 @@ def stream(url: str, columns: list[str], image: str | None) -> Iterator[pa.Table
     with files.reading(url) as file:
         parquet = pq.ParquetFile(file)
         physical = [f"{c}.bytes" if c == image and _is_struct(parquet, c) else c for c in columns]
-        for batch in parquet.iter_batches(batch_size=slice_rows(parquet.metadata), columns=physical):
+        size = slice_rows(parquet.metadata)
+        for batch in parquet.iter_batches(batch_size=size, columns=physical, use_threads=False):
             table = pa.Table.from_batches([batch])
             if image in columns:
                 position = table.column_names.index(image)

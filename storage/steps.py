@@ -72,16 +72,14 @@ class Step:
 
     def read(self, shard: str, columns: list[str] | None = None) -> pa.Table:
         """One shard's sidecar."""
-        with files.reading(self.file(f"{shard}.parquet")) as file:
-            return pq.read_table(file, columns=columns)
+        return files.read_table(self.file(f"{shard}.parquet"), columns)
 
     def failures(self, shard: str) -> pa.Table:
         """Rows of a shard that this step could not process: `row, reason, detail`."""
         url = self.file(f"{shard}.failures.parquet")
         if not files.exists(url):
             return FAILURES.empty_table()
-        with files.reading(url) as file:
-            return pq.read_table(file)
+        return files.read_table(url)
 
     # ---- global
     def is_done(self) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pyarrow as pa
 
-from storage import shards
+from storage import files, shards
 from storage.shards import Shard
 from storage.steps import Step
 
@@ -59,7 +59,7 @@ class View:
         found: dict[str, pa.ChunkedArray] = {}
         from_input = {n: self.inputs[n] for n in needs if n not in self.sidecars}
         if from_input:
-            read = shards.read_columns(shard.url, sorted(set(from_input.values())))
+            read = files.read_table(shard.url, sorted(set(from_input.values())))
             found |= {name: self._logical(name, read.column(column)) for name, column in from_input.items()}
         for step in {self.sidecars[n] for n in needs if n in self.sidecars}:
             names = [n for n in needs if self.sidecars.get(n) == step]

@@ -40,7 +40,7 @@ def decode(data: bytes, max_pixels: int) -> Image.Image:
         return _decode(data, max_pixels)
     except TooManyPixels:
         raise
-    except Image.DecompressionBombError as error:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:  # the latter where warnings raise
         raise TooManyPixels(str(error)) from error
     except Exception as error:  # hostile bytes make Pillow raise nearly every class there is; none may pass as another
         raise ValueError(f"{type(error).__name__}: {error}") from error

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from tasks.embed.device import device_slot, resolve_device
-
 from storage.shards import Shard
 from storage.steps import Step
 from storage.view import View
 from tasks import embed, load
+from tasks.embed.device import device_slot, resolve_device
 from tasks.groups import annotate_shard, each, stage_task
 
 

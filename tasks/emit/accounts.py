@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from storage import files, ledger, shards
+from storage import files, ledger
 from storage.ledger import Fate
 from storage.shards import Shard
 from storage.steps import Step, parquet_bytes
@@ -71,6 +71,6 @@ def keys_of(view: View, shard: Shard) -> pa.Array | None:
     """The user's keys as strings, or None where there is no key column."""
     if "key" not in view.inputs:
         return None
-    column = shards.read_columns(shard.url, [view.inputs["key"]]).column(0)
+    column = files.read_table(shard.url, [view.inputs["key"]]).column(0)
     keys = column.cast(pa.string()).combine_chunks()
     return keys.combine_chunks() if isinstance(keys, pa.ChunkedArray) else keys

@@ -195,7 +195,7 @@ def _parts(url: str) -> list[str]:
 
 def _schema(url: str, parts: list[str]) -> pa.Schema:
     if not parts:
-        raise FileNotFoundError(f"{url} has a mix.json, but no data/part-*.parquet; copy the whole folder")
+        raise FileNotFoundError(f"{url} has a mix.json, but no data/part-*.parquet: it is empty, or was copied in part")
     fs, _ = fsspec.core.url_to_fs(url)
     return pq.read_schema(parts[0], filesystem=fs)
 

@@ -58,7 +58,7 @@ def used_slices(shard: Shard, plan: pa.Table, columns: list[str]) -> Iterator[tu
         present = [name for name in columns if name in parquet.schema_arrow.names]
         for group in used.tolist():
             at = int(starts[group])
-            for batch in parquet.iter_batches(batch_size=size, row_groups=[group], columns=present):
+            for batch in parquet.iter_batches(size, row_groups=[group], columns=present, use_threads=False):
                 first, last = np.searchsorted(wanted, [at, at + batch.num_rows])
                 for begin in range(first, last, size):
                     yield at, pa.Table.from_batches([batch]), plan.slice(begin, min(size, last - begin))

@@ -36,7 +36,12 @@ class ParquetIngester:
             parts.append(identities(image, text))
             failures += unusable(image, text, at)
             at += rows.num_rows
-        return content, schema, pa.concat_tables(parts) if parts else identities(None, pa.chunked_array([[]], pa.string())), failures
+        return (
+            content,
+            schema,
+            pa.concat_tables(parts) if parts else identities(None, pa.chunked_array([[]], pa.string())),
+            failures,
+        )
 
 
 def content_digest(url: str) -> str:

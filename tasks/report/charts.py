@@ -45,13 +45,14 @@ def funnel_png(summary: Mapping[str, Any], *, dark: bool = False) -> bytes:
         axes.barh(places, values, left=left, height=0.62, color=getattr(colours, outcome), label=outcome)
         left = [a + b for a, b in zip(left, values, strict=True)]
     for place, row in zip(places, funnel, strict=True):
-        told = f"{row['kept']:,}" if row["kept"] == left[place] else f"{row['kept']:,} of {left[place]:,}"
+        told = _short(row["kept"]) if row["kept"] == left[place] else f"{_short(row['kept'])} of {_short(left[place])}"
         axes.text(left[place], place, f"  {told}", va="center", color=colours.ink, fontsize=9)
     axes.set_yticks(places, labels=[_label(row["stage"], 26) for row in funnel], parse_math=False)
     axes.invert_yaxis()
     axes.set_xlim(0, max(1, *left) * 1.4)
     axes.set_xticks([])
     _dress(axes, colours)
+    axes.spines["bottom"].set_visible(False)
     _legend(figure, axes, colours)
     return _png(figure)
 
@@ -60,20 +61,21 @@ def concepts_png(summary: Mapping[str, Any], *, top: int = 40, dark: bool = Fals
     """Rank-frequency curves of the input and the mix, and histograms of the `top` concepts, all on log axes."""
     colours, concepts = DARK if dark else LIGHT, summary["concepts"]
     rows = top_concepts(concepts, top)
+    most = max([10, *concepts["before"], *concepts["after"]])
     figure, (curve, bars) = _figure([2.6, 0.2 * len(rows) + 0.6])
     for key, label, colour in (("before", "input", colours.dropped), ("after", "mix", colours.kept)):
         counts = sorted((count for count in concepts[key] if count > 0), reverse=True)
         curve.plot(range(1, len(counts) + 1), counts, color=colour, label=label, linewidth=2, marker=".", markersize=3)
     curve.set(xscale="log", yscale="log", xlabel="rank of the concept", ylabel="occurrences")
+    curve.set(xlim=(0.8, 1.25 * max(10, len(concepts["names"]))), ylim=(0.7, 1.5 * most))
     _count_axis(curve.xaxis)
     _count_axis(curve.yaxis)
     places = range(len(rows))
     for column, height, colour in ((1, 0.8, colours.dropped), (2, 0.4, colours.kept)):
-        bars.barh(places, [row[column] for row in rows], height=height, color=colour, log=True)
+        bars.barh(places, [row[column] for row in rows], height=height, color=colour)
     bars.set_yticks(places, labels=[_label(row[0], 24) for row in rows], parse_math=False)
     bars.set_ylim(len(rows) - 0.4, -0.6)
-    bars.set_xlim(left=0.7)
-    bars.set_xlabel("occurrences")
+    bars.set(xscale="log", xlabel="occurrences", xlim=(0.7, 1.5 * most))
     _count_axis(bars.xaxis)
     for axes in (curve, bars):
         _dress(axes, colours)
@@ -121,6 +123,14 @@ def _dress(axes: Axes, colours: Colours) -> None:
 def _legend(figure: Figure, axes: Axes, colours: Colours) -> None:
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper left", ncols=3, frameon=False, labelcolor=colours.ink, fontsize=9)
+
+
+def _short(number: int) -> str:
+    """12,345 as it is, 4,981,477,845 as 4.98 G: the table has the digits."""
+    for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
+        if number >= max(size, 10**5):
+            return f"{number / size:,.2f} {unit}"
+    return f"{number:,}"
 
 
 def _label(text: str, length: int) -> str:

@@ -30,7 +30,7 @@ def render(summary: Mapping[str, Any], *, top: int = 40) -> str:
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters.update(count=_count, percent=_percent, width=_width, by_count=_by_count, breakable=_breakable)
-    concepts = summary["concepts"]
+    concepts = summary["concepts"] if summary["concepts"] and summary["concepts"]["names"] else None
     return environment.from_string(TEMPLATE.read_text("utf-8")).render(
         s=summary,
         widest=max((max(row["intended"], row["achieved"]) for row in summary["groups"]), default=0),

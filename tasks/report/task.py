@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from storage import files
-from storage.shards import Shard, read_columns
+from storage.shards import Shard
 from storage.steps import Step, parquet_bytes
 from storage.view import View
 from tasks.emit.layout import Block
@@ -23,7 +23,7 @@ def count_concepts(
 
     def work(block: Block) -> None:
         number, entries = block
-        uses = read_columns(files.join(mix, "ledger", f"part-{number:05d}.parquet"), ["file", "times_used"])
+        uses = files.read_table(files.join(mix, "ledger", f"part-{number:05d}.parquet"), ["file", "times_used"])
         tables = [_count(view, uses, shard) for shard in entries if shard.file not in repeated]
         files.write_bytes(step.file(f"concepts-{number:05d}.parquet"), parquet_bytes(concepts.merge(tables)))
 

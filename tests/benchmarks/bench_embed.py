@@ -32,6 +32,7 @@ from tasks.embed.vectors import unpack
 SMALL = {"model": "ViT-S-32-alt", "image_size": 64, "context_length": 16}
 CANDIDATES = [
     SMALL,
+    {"model": "ViT-S-32-alt", "image_size": 32, "context_length": 12},
     {"model": "ViT-S-32-alt", "image_size": 96, "context_length": 16},
     {"model": "ViT-S-16-alt", "image_size": 64, "context_length": 16},
     {"model": "ViT-M-32-alt", "image_size": 64, "context_length": 16},
@@ -65,14 +66,15 @@ class Cost(NamedTuple):
     cpu: float
 
 
-def best(repeats: int, work: Callable[[], object]) -> Cost:
-    """The fastest of some runs."""
-    costs = []
+def best(repeats: int, works: dict[str, Callable[[], object]]) -> dict[str, Cost]:
+    """The fastest run of each work; they take turns, so that other programs on the machine disturb all alike."""
+    costs: dict[str, list[Cost]] = {name: [] for name in works}
     for _ in range(repeats):
-        wall, cpu = time.perf_counter(), time.process_time()
-        work()
-        costs.append(Cost(time.perf_counter() - wall, time.process_time() - cpu))
-    return min(costs)
+        for name, work in works.items():
+            wall, cpu = time.perf_counter(), time.process_time()
+            work()
+            costs[name].append(Cost(time.perf_counter() - wall, time.process_time() - cpu))
+    return {name: min(found) for name, found in costs.items()}
 
 
 def prepared(config: OpenClip, encoder: Encoder, rows: pa.Table, size: int) -> list[tuple]:
@@ -85,23 +87,21 @@ def prepared(config: OpenClip, encoder: Encoder, rows: pa.Table, size: int) -> l
         return [batch.inputs() for batch in batches]
 
 
-def forward_times(encoder: Encoder, inputs: list[tuple], device: str, repeats: int) -> dict[str, Cost]:
-    """Costs of the bare forward passes, by the way they use the cores."""
+def forward_ways(encoder: Encoder, inputs: list[tuple], device: str) -> dict[str, Callable[[], object]]:
+    """The bare forward passes, by the way they use the cores."""
     import torch
 
-    def one_batch_a_thread() -> None:
+    def batches_at_once() -> None:
         for future in [encoder.submit(*batch) for batch in inputs]:
             future.result()
 
-    def threads_in_one_batch() -> None:
+    def threads_in_a_batch() -> None:
+        torch.set_num_threads(encoder.workers)
         for batch in inputs:
             encoder._forward(*batch)
 
-    times = {"batches at once": best(repeats, one_batch_a_thread)}
-    if device == "cpu":
-        torch.set_num_threads(encoder.workers)
-        times["threads in a batch"] = best(repeats, threads_in_one_batch)
-    return times
+    ways: dict[str, Callable[[], object]] = {"forward, batches at once": batches_at_once}
+    return ways | ({"forward, threads in a batch": threads_in_a_batch} if device == "cpu" else {})
 
 
 def check_correct(config: OpenClip, encoder: Encoder, rows: pa.Table, size: int) -> None:
@@ -121,32 +121,34 @@ def measure(settings: dict, rows: pa.Table, repeats: int) -> None:
     encoder, size = load_encoder(config, device), resolved_batch_size(config, device)
     check_correct(config, encoder, rows.slice(0, 2 * size), size)
     inputs = prepared(config, encoder, rows, size)
-    parts = {"decode": best(repeats, lambda: prepared(config, encoder, rows, size))}
-    forward = forward_times(encoder, inputs, device, repeats)
-    parts |= {f"forward, {way}": cost for way, cost in forward.items()}
-    parts["embedder"] = best(repeats, lambda: OpenClipEmbedder(config).run(iter([rows])))
+    works = {
+        "decode": lambda: prepared(config, encoder, rows, size),
+        **forward_ways(encoder, inputs, device),
+        "embedder": lambda: OpenClipEmbedder(config).run(iter([rows])),
+    }
+    costs = best(repeats, works)
     print(f"\n{config.model} {encoder.image_shape[0]} px, {device}, batch {size}, {len(rows)} rows")
-    for name, cost in parts.items():
+    for name, cost in costs.items():
         print(f"  {name:28s} {len(rows) / cost.wall:8.1f} rows/s   {1000 * cost.cpu / len(rows):8.2f} CPU ms/row")
-    slower = max(parts["decode"].wall, min(forward.values()).wall)
-    floor = parts["decode"].wall + min(forward.values()).wall
-    print(
-        f"  embedder / slower part {slower / parts['embedder'].wall:.3f}, / floor {floor / parts['embedder'].wall:.3f}"
-    )
-    spent = parts["decode"].cpu + min(cost.cpu for cost in forward.values())
-    print(f"  CPU seconds of the parts / of the embedder {spent / parts['embedder'].cpu:.3f}", flush=True)
+    decode, embedder = costs["decode"], costs["embedder"]
+    forward = min(cost.wall for name, cost in costs.items() if name.startswith("forward"))
+    slower, floor = max(decode.wall, forward), decode.wall + forward
+    print(f"  embedder / slower part {slower / embedder.wall:.3f}, / floor {floor / embedder.wall:.3f}")
+    spent = decode.cpu + min(cost.cpu for name, cost in costs.items() if name.startswith("forward"))
+    print(f"  CPU seconds of the parts / of the embedder {spent / embedder.cpu:.3f}", flush=True)
 
 
 def suggest(rows: pa.Table, demo_rows: int = 4035) -> None:
-    """Print how long the demo's rows would take with some small architectures."""
-    print(f"\nseconds for {demo_rows:,} rows, extrapolated from {len(rows)}:")
+    """Print how long the demo's rows would take with some small architectures: here, and on two free cores."""
+    print(f"\nseconds for {demo_rows:,} rows, extrapolated from {len(rows)}: on this clock, and CPU time / 2")
     for settings in CANDIDATES:
         config = OpenClip(**settings)
         encoder = load_encoder(config, resolve_device(config.device))
-        seconds = best(2, lambda config=config: OpenClipEmbedder(config).run(iter([rows]))).wall
+        cost = best(2, {"": lambda config=config: OpenClipEmbedder(config).run(iter([rows]))})[""]
         parameters = sum(parameter.numel() for parameter in encoder._model.parameters()) / 1e6
         label = f"{config.model} {config.image_size} px, context {config.context_length}, {parameters:.0f} M parameters"
-        print(f"  {label:60s} {seconds * demo_rows / len(rows):6.1f} s", flush=True)
+        wall, cpu = (seconds * demo_rows / len(rows) for seconds in cost)
+        print(f"  {label:52s} {wall:6.1f} {cpu / 2:6.1f}", flush=True)
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """A million rows and more than 2 GiB of pictures through every stage: rows per second, memory, task runs.
 
-    python tests/benchmarks/bench_scale.py [--rows 1000000] [--image-bytes 2400] [--prefect] [--folder DIR]
+python tests/benchmarks/bench_scale.py [--rows 1000000] [--image-bytes 2400] [--prefect] [--folder DIR]
 """
 
 from __future__ import annotations

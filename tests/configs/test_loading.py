@@ -13,11 +13,17 @@ def test_presets_are_valid(name):
     ("values", "said"),
     [
         ({"inptu": {}}, "`inptu` is no setting"),
-        ({"embed": {"kind": "open_clip", "precision": "fp99"}}, "`embed.precision` is 'fp99': input should be 'fp32', 'bf16' or"),
+        (
+            {"embed": {"kind": "open_clip", "precision": "fp99"}},
+            "`embed.precision` is 'fp99': input should be 'fp32', 'bf16' or",
+        ),
         ({"select": [{"kind": "threshold"}]}, "give exactly one of them"),
         ({"select": [{"kind": "nearby"}]}, "'exact_duplicates', 'threshold', 'near_duplicates'"),
         ({"mix": {"budget": 0}}, "`mix.budget` is 0: input should be greater than or equal to 1"),
-        ({"sample": {"kind": "iid", "batch_size": 10, "world_size": 4}}, "must be a multiple of `world_size`, which is 4"),
+        (
+            {"sample": {"kind": "iid", "batch_size": 10, "world_size": 4}},
+            "must be a multiple of `world_size`, which is 4",
+        ),
         ({"sample": {"kind": "cabs_dm", "minimum": 11}}, "`minimum` is 11; it must not exceed `maximum`, which is 10"),
         ({"name": "../up"}, "`name` is '../up'"),
         ({"input": {"path": "x", "image": None, "text": None}}, "name one column at least"),

@@ -51,16 +51,22 @@ def test_a_run_ends_completed_with_one_sentence_and_the_same_bytes_as_a_plain_on
 def test_a_failed_shard_fails_the_run_in_one_sentence(corpus):
     (corpus / "in" / "00003.parquet").write_bytes(b"PAR1 this is no Parquet file PAR1")
     state = press(corpus)
-    assert state.is_failed() and state.message.startswith("1 of 7 shards failed; rerun to retry only those. First: 00003")
+    assert state.is_failed() and state.message.startswith(
+        "1 of 7 shards failed; rerun to retry only those. First: 00003"
+    )
 
 
 def test_an_empty_mix_is_a_failed_run_that_says_why(corpus):
-    state = press(corpus, overrides=yaml.safe_dump(config(corpus, {"sample": {"batch_size": 4096}}).model_dump(mode="json")))
+    state = press(
+        corpus, overrides=yaml.safe_dump(config(corpus, {"sample": {"batch_size": 4096}}).model_dump(mode="json"))
+    )
     assert state.is_failed() and "No whole superbatch of 8,192 draws" in state.message
 
 
 def test_refusals_name_the_field_the_value_and_what_is_allowed(tmp_path):
-    state = curate(preset="plain", input=str(tmp_path), overrides="sample: {kind: iid, batch_size: none}", return_state=True)
+    state = curate(
+        preset="plain", input=str(tmp_path), overrides="sample: {kind: iid, batch_size: none}", return_state=True
+    )
     assert state.is_failed() and "`sample.batch_size` is 'none': input should be a valid integer" in state.message
     state = curate(preset="plain", input=str(tmp_path), return_state=True)
     assert state.is_failed() and "no *.parquet file is there" in state.message

@@ -248,7 +248,7 @@ def test_errors_say_what_to_do(tmp_path):
         MixBatches(tmp_path, columns=["text", "nope"])
     for part in (tmp_path / "data").iterdir():
         part.unlink()
-    with pytest.raises(FileNotFoundError, match="copy the whole folder"):
+    with pytest.raises(FileNotFoundError, match="it is empty, or was copied in part"):
         MixBatches(tmp_path)
 
 

@@ -26,7 +26,9 @@ def test_load_dataset_gives_pictures_text_and_columns_in_batch_order(mix, way, t
     else:
         data = load_dataset(mix.url, cache_dir=str(tmp_path))["train"]
     assert len(data) == mix.emitted
-    order = [(r["mix_step"], r["mix_rank"], r["mix_slot"]) for r in data.select_columns(["mix_step", "mix_rank", "mix_slot"])]
+    order = [
+        (r["mix_step"], r["mix_rank"], r["mix_slot"]) for r in data.select_columns(["mix_step", "mix_rank", "mix_slot"])
+    ]
     assert order == sorted(order)
     row = data[5]
     assert isinstance(row["image"], Image.Image) and row["image"].size == (8, 8)
@@ -40,6 +42,8 @@ def test_row_groups_of_pictures_are_small_and_pictures_have_no_dictionary(mix):
         for i in range(metadata.num_row_groups):
             group = metadata.row_group(i)
             assert group.num_rows <= 100
-            picture = next(group.column(j) for j in range(group.num_columns) if group.column(j).path_in_schema == "image.bytes")
+            picture = next(
+                group.column(j) for j in range(group.num_columns) if group.column(j).path_in_schema == "image.bytes"
+            )
             assert "RLE_DICTIONARY" not in picture.encodings and picture.compression == "UNCOMPRESSED"
     assert len(list(Path(mix.url, "data").glob("*.parquet"))) > 1

@@ -21,7 +21,9 @@ def test_types_of_all_files_meet_and_missing_columns_become_null():
     assert schema.field("n").type == pa.int64() and schema.field("tag").type == pa.string()
     assert schema.field("image").type == HF_IMAGE and schema.field("alignment").type == pa.float32()
     inputs = pa.schema([schema.field(n) for n in ("image", "text", "n", "tag")])
-    table = conform(pa.table({"image": [b"x", None], "text": ["a", "b"], "n": pa.array([1, 2], pa.int32())}), inputs, "image")
+    table = conform(
+        pa.table({"image": [b"x", None], "text": ["a", "b"], "n": pa.array([1, 2], pa.int32())}), inputs, "image"
+    )
     assert table.to_pylist() == [
         {"image": {"bytes": b"x", "path": None}, "text": "a", "n": 1, "tag": None},
         {"image": None, "text": "b", "n": 2, "tag": None},
@@ -51,7 +53,15 @@ def test_what_datasets_cannot_read_is_refused_or_becomes_json(name):
     assert "odd" not in build(columns, exclude=["odd"]).names
 
 
-READABLE = [pa.int8(), pa.float16(), pa.bool_(), pa.date32(), pa.time64("us"), pa.timestamp("ns", "UTC"), pa.duration("s")]
+READABLE = [
+    pa.int8(),
+    pa.float16(),
+    pa.bool_(),
+    pa.date32(),
+    pa.time64("us"),
+    pa.timestamp("ns", "UTC"),
+    pa.duration("s"),
+]
 READABLE += [pa.decimal128(5, 2), pa.large_string(), pa.large_binary(), pa.list_(pa.float32()), pa.list_(pa.int8(), 3)]
 READABLE += [pa.large_list(pa.string()), pa.struct([("a", pa.list_(pa.struct([("b", pa.null())])))])]
 

@@ -36,7 +36,9 @@ def test_equal_uids_share_a_bucket():
     assert method.fit([pa.table({"rows": [300_000]}), pa.table({"rows": [1]})], None)["buckets"] == 2
 
 
-@given(st.lists(st.lists(st.floats(-1, 1, width=32) | st.just(float("nan")), max_size=30), max_size=5), st.floats(0.01, 1))
+@given(
+    st.lists(st.lists(st.floats(-1, 1, width=32) | st.just(float("nan")), max_size=30), max_size=5), st.floats(0.01, 1)
+)
 def test_the_quantile_is_exact_over_any_shards(shards, fraction):
     tables = [pa.table({"score": pa.array(np.array(s, np.float32))}) for s in shards]
     scores = np.array([v for s in shards for v in s], np.float32)

@@ -1,0 +1,112 @@
+"""The command line as a user meets it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from corpora import config, run
+from typer.testing import CliRunner
+
+from flows.cli import app
+
+HEAVY = ("torch", "open_clip", "faiss", "datasets", "matplotlib")
+runner = CliRunner(env={"COLUMNS": "200", "NO_COLOR": "1"})
+
+
+def call(*arguments: str):
+    return runner.invoke(app, list(arguments))
+
+
+@pytest.fixture
+def file(corpus: Path) -> str:
+    (corpus / "c.yaml").write_text(yaml.safe_dump(config(corpus).model_dump(mode="json")))
+    return str(corpus / "c.yaml")
+
+
+@pytest.mark.parametrize("command", sorted(c.callback.__name__ for c in app.registered_commands))
+def test_every_command_teaches(command):
+    told = call(command, "--help")
+    assert told.exit_code == 0 and len(told.output.splitlines()) > 5
+
+
+def test_a_refusal_is_one_line_without_a_traceback(tmp_path, file):
+    told = call("curate", file, "--set", "sample.batch_size=-1")
+    assert (
+        told.exit_code == 2 and "`sample.batch_size` is -1: input should be greater than or equal to 1" in told.output
+    )
+    assert call("curate", str(tmp_path / "none.yaml")).exit_code == 2
+    assert "is not a mix" in call("verify", str(tmp_path)).output
+
+
+def test_a_dry_run_tells_what_is_to_do_and_does_nothing(file, corpus):
+    told = call("curate", file, "--dry-run")
+    assert told.exit_code == 0, told.output
+    assert "7 files, 420 rows" in told.output and "7 files are new" in told.output
+    assert not (corpus / "out").exists() and not list((corpus / "store").rglob("*.parquet"))
+    run(config(corpus))
+    told = call("curate", file, "--dry-run")
+    assert "0 files are new" in told.output and told.output.count("7 shards") >= 4 and told.output.count("done") >= 5
+
+
+def test_check_names_what_does_not_fit(file, corpus):
+    assert "7 files, 420 rows" in call("check", file).output
+    told = call("check", file, "--set", "input.key=kee")
+    assert told.exit_code == 2 and "`input.key` is 'kee', but 00000.parquet has no such column" in told.output
+    told = call("check", file, "--set", "annotate={kind: column, column: classes}")
+    assert told.exit_code == 2 and "has no column 'classes'; its columns are image, text" in told.output
+    told = call("check", file, "--set", "embed=null")
+    assert told.exit_code == 2 and "needs the column 'image_embedding', which nothing before it makes" in told.output
+
+
+def test_verify_finds_the_first_discrepancy(corpus):
+    mix = run(config(corpus))
+    assert call("verify", f"{corpus}/out/mix").exit_code == 0
+    part = Path(mix.url) / "data" / "part-00000.parquet"
+    data = bytearray(part.read_bytes())
+    data[100] ^= 1
+    part.write_bytes(bytes(data))
+    told = call("verify", mix.url)
+    assert told.exit_code == 1 and "data/part-00000.parquet has another content than the manifest says" in told.output
+
+
+def test_explain_tells_of_a_row_by_key_by_place_and_by_uid(corpus):
+    import pyarrow.parquet as pq
+
+    mix = run(config(corpus))
+    told = call("explain", mix.url, "k-1-4")
+    assert told.exit_code == 0, told.output
+    for word in ("exact_duplicate", "00000.parquet", "keeper_row", "concepts", "alignment", "uid"):
+        assert word in told.output
+    assert "image_null" in call("explain", mix.url, "00000.parquet:7").output
+    row = pq.read_table(Path(mix.url) / "data" / "part-00000.parquet").slice(0, 1).to_pylist()[0]
+    told = call("explain", mix.url, row["mix_uid"])
+    assert row["key"] in told.output and "mix_step" in told.output
+    assert call("explain", mix.url, "no-such-key").exit_code == 2
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["settings"], ["curate", "CONFIG", "--dry-run"]])
+def test_light_commands_load_no_heavy_library(file, arguments):
+    arguments = [file if a == "CONFIG" else a for a in arguments]
+    program = (
+        "import sys; from flows.cli import app\n"
+        f"try: app({arguments!r})\nexcept SystemExit as e: assert not e.code\n"
+        f"print('HEAVY', [m for m in {HEAVY!r} if m in sys.modules])"
+    )
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert "HEAVY []" in told.stdout, told.stdout + told.stderr
+
+
+def test_a_cached_rerun_loads_no_heavy_library(corpus):
+    run(config(corpus))
+    program = (
+        "import sys; from pathlib import Path; from corpora import config, run\n"
+        f"run(config(Path({str(corpus)!r})))\n"
+        f"print('HEAVY', [m for m in {HEAVY!r} if m in sys.modules])"
+    )
+    tests = str(Path(__file__).parents[1])
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env={"PYTHONPATH": tests})
+    assert "HEAVY []" in told.stdout, told.stdout + told.stderr
