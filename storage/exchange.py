@@ -14,6 +14,9 @@ import pyarrow as pa
 from storage import files
 from storage.steps import Step
 
+# Positions travel with rows under names that no column of a user has a reason to bear.
+SHARD, ROW = "__shard", "__row"
+
 PARTITION_ROWS = 1 << 18
 """Rows of a partition of a global step: what is in memory at once there, whatever the size of the data set."""
 

@@ -9,12 +9,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from storage import files, states
-from storage.exchange import spill
+from storage.exchange import SHARD, spill
 from storage.shards import Shard
 from storage.steps import Step
 from storage.view import View
 from tasks.emit.schema import ADDED
-from tasks.select.decisions import SHARD
 
 BLOCK_ROWS = 1 << 20
 """About how many input rows a block of consecutive files holds: the unit of the ledger's parts."""

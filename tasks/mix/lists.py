@@ -9,12 +9,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from storage import files, states
+from storage.exchange import SHARD
 from storage.shards import Shard
 from storage.steps import Step, parquet_bytes
 from storage.view import View
 from tasks.mix import Group
 from tasks.mix.draws import DrawPlan
-from tasks.select.decisions import SHARD
 
 EVERYTHING = "all"
 NOTHING = "(none)"

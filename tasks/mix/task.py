@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from storage.exchange import Gathering, spill
+from storage.exchange import SHARD, Gathering, spill
 from storage.shards import Shard
 from storage.states import Checkpoint
 from storage.steps import Step
@@ -24,7 +24,6 @@ from tasks.mix.lists import (
     total_groups,
     write_part,
 )
-from tasks.select.decisions import SHARD
 
 
 @stage_task(name="count", task_run_name="mix {step.kind}: count groups {label}")

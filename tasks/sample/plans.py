@@ -8,11 +8,10 @@ import numpy as np
 import pyarrow as pa
 
 from storage import files
-from storage.exchange import spill, take
+from storage.exchange import SHARD, spill, take
 from storage.shards import Shard
 from storage.steps import Step, parquet_bytes
 from storage.view import View
-from tasks.select.decisions import SHARD
 
 CARRIED = ("draw", "round", "row", "weight", "group", SHARD)
 

@@ -10,14 +10,12 @@ import numpy as np
 import pyarrow as pa
 
 from storage import exchange, files
+from storage.exchange import ROW, SHARD
 from storage.shards import Shard
 from storage.states import State
 from storage.steps import Step, parquet_bytes
 from storage.view import View
 from tasks.select import Decisions
-
-# Positions travel with rows under names that no column of a user has a reason to bear.
-SHARD, ROW = "__shard", "__row"
 
 TRAVELLING = pa.schema(
     [
