@@ -13,7 +13,7 @@ from configs.section import Section
 class OpenClip(Section):
     """Two-tower image-text model from open_clip."""
 
-    operational: ClassVar[frozenset[str]] = frozenset({"decode_threads"})
+    operational: ClassVar[frozenset[str]] = frozenset({"decode_threads", "cpu_threads"})
 
     kind: Literal["open_clip"] = "open_clip"
     model: str = Field(
@@ -35,7 +35,9 @@ class OpenClip(Section):
         64_000_000, ge=1, description="Images that claim more pixels are quarantined before they are decoded."
     )
     decode_threads: int = Field(0, ge=0, le=256, description="Threads that decode ahead of the model; 0: one per core.")
-    cpu_threads: int = Field(0, ge=0, le=256, description="Threads inside one forward pass on a CPU; 0: one per core.")
+    cpu_threads: int = Field(
+        0, ge=0, le=256, description="Batches in the model at once on a CPU, one thread each; 0: one per core."
+    )
 
 
 class EmbeddingColumns(Section):

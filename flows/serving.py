@@ -17,6 +17,7 @@ from typing import Annotated, Any
 from urllib.request import urlopen
 from uuid import UUID
 
+import psutil
 import typer
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate
@@ -42,7 +43,7 @@ class Place:
     api: str
     home: Path
     env: Mapping[str, str]
-    parts: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    parts: dict[str, psutil.Popen] = field(default_factory=dict)
 
     def command(self, *arguments: str) -> dict[str, Any]:
         """What `subprocess` takes to run `prefect ARGUMENTS` here."""
@@ -54,34 +55,18 @@ class Place:
         return self.home / f"mixwright-{part}.log"
 
     @contextmanager
-    def running(self, part: str, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    def running(self, part: str, *arguments: str) -> Iterator[psutil.Popen]:
         """Run `prefect ARGUMENTS` as one of the parts; at the end it and what it started are gone."""
         self.home.mkdir(parents=True, exist_ok=True)
         with open(self.log(part), "wb") as log:
             # A session of its own: Ctrl-C in the terminal reaches us alone, and we stop the parts in their order.
             streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
-            child = subprocess.Popen(**self.command(*arguments), **streams, start_new_session=True)
+            child = psutil.Popen(**self.command(*arguments), **streams, start_new_session=True)
         self.parts[part] = child
         try:
             yield child
         finally:
-            try:
-                self._end(child)
-            finally:  # a second Ctrl-C ends the wait
-                with suppress(ProcessLookupError):
-                    os.killpg(child.pid, signal.SIGKILL)
-                child.wait()
-
-    @staticmethod
-    def _end(child: subprocess.Popen[bytes], patience: float = 30) -> None:
-        """Ask a part and its children to end, and wait: a flow run that is asked reports itself as crashed."""
-        end = time.monotonic() + patience
-        with suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGTERM)
-            while time.monotonic() < end:
-                child.poll()
-                os.killpg(child.pid, 0)
-                time.sleep(0.1)
+            _end(child)
 
     def wait(self) -> None:
         """Wait until a part ends by itself, which is a failure."""
@@ -102,6 +87,28 @@ class Place:
             base = (json.load(reply).get("v2_base_url") or "").rstrip("/")
             return f"{self.ui}{base}/deployments/deployment/{deployment}/run"
         return f"{self.ui}/deployments/deployment/{deployment}/run"
+
+
+def _end(child: psutil.Popen, patience: float = 30) -> None:
+    """End a part, and first what it started.
+
+    A flow run that is asked to end reports itself as crashed. A worker that is asked first kills its runs unreported:
+    they would be "Running" for ever and hold the one slot of the deployment.
+    """
+    runs: list[psutil.Process] = []
+    with suppress(psutil.NoSuchProcess):
+        runs = child.children()
+    try:
+        for group in (runs, [child]):
+            for process in group:
+                with suppress(psutil.NoSuchProcess):
+                    process.terminate()
+            psutil.wait_procs(group, timeout=patience)
+    finally:  # a second Ctrl-C ends the wait
+        for process in (*runs, child):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        child.wait()
 
 
 def answers(api: str) -> bool:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
+import re
 from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 # An allow-list: Pillow's other readers are rare on the web, and some start other programs (EPS runs Ghostscript).
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "MPO")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
 
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -42,8 +43,10 @@ def decode(data: bytes, max_pixels: int) -> Image.Image:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:  # the latter where warnings raise
         raise TooManyPixels(str(error)) from error
+    except UnidentifiedImageError as error:  # its own message holds an address, different in every run
+        raise ValueError(f"UnidentifiedImageError: begins with {data[:12]!r}, no known image format") from error
     except Exception as error:  # hostile bytes make Pillow raise nearly every class there is; none may pass as another
-        raise ValueError(f"{type(error).__name__}: {error}") from error
+        raise ValueError(re.sub(r" at 0x[0-9a-f]+", "", f"{type(error).__name__}: {error}")) from error
 
 
 def _decode(data: bytes, max_pixels: int) -> Image.Image:

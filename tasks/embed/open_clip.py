@@ -46,6 +46,16 @@ class OpenClipEmbedder:
         self.provides += ("alignment",) if len(self.needs) == 2 else ()
         self.provides += ("width", "height") if "image" in self.needs else ()
 
+    @property
+    def notes(self) -> list[str]:
+        """What the reader of a report must know of these embeddings."""
+        if self.config.pretrained or self.config.model.startswith(("hf-hub:", "local-dir:")):
+            return []
+        return [
+            f"{self.config.model} has random weights (seed {self.config.seed}): embeddings tell alike pictures from "
+            "unlike ones, roughly; alignment of image and text means nothing. Name `embed.pretrained` for real ones."
+        ]
+
     def check(self) -> None:
         """Raise ValueError if the device or the model's name is wrong; nothing is loaded or fetched."""
         resolve_device(self.config.device)

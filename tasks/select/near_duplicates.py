@@ -10,6 +10,7 @@ which a connected component would not promise.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from importlib.metadata import distributions
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,10 @@ class NearDuplicates:
         self._bucket_rows: int = config.bucket_rows
         self._seed = seed
         self.needs: tuple[str, ...] = (self._column, *([config.keep_by] if config.keep_by else []))
+
+    def depends_on(self) -> dict[str, Any]:
+        """The version of faiss, whichever of its builds is installed."""
+        return {"faiss": [d.version for d in distributions() if d.name in ("faiss-gpu", "faiss-cpu")]}
 
     def summarise(self, rows: pa.Table) -> pa.Table:
         """An evenly spaced sample for the cells, and how many rows it stands for."""

@@ -229,6 +229,14 @@ def test_budget_larger_than_the_data_repeats_rows_and_says_so(tmp_path):
     assert mix.emitted == 96 and "96 draws from 30 rows" in Path(mix.url, "report", "index.html").read_text()
 
 
+def test_a_real_model_with_random_weights_says_so(tmp_path):
+    shard(tmp_path, 40)
+    over = {"embed": {"kind": "open_clip", "model": "ViT-S-32-alt", "image_size": 32, "context_length": 8}}
+    mix = run(config(tmp_path, over | {"select": [], "sample": {"kind": "iid", "batch_size": 8}}))
+    adds_up(mix, 40)
+    assert mix.emitted > 0 and "has random weights (seed 0)" in Path(mix.url, "report", "index.html").read_text()
+
+
 def test_text_only(tmp_path):
     shard(tmp_path, 60)
     over = {
