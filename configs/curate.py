@@ -42,7 +42,7 @@ class Emit(Section):
     out: str = Field("mixes", description="Folder or fsspec URL that receives `<name>/<version>/`.")
     scores: list[str] | None = Field(None, description="Scores written beside each row; null: all of them.")
     part_bytes: int = Field(
-        500_000_000, ge=1_000, le=1_000_000_000, description="Upper limit of the row bytes in one Parquet part."
+        250_000_000, ge=1_000, le=1_000_000_000, description="Upper limit of the row bytes in one Parquet part."
     )
     row_group_rows: int | None = Field(
         None, ge=1, le=1_048_576, description="Rows per row group; null: 100 with images, 10,000 without."

@@ -7,12 +7,16 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 import yaml
 from rich.console import Console
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from configs.curate import Curate
+    from flows.pipeline import Mix
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -148,19 +152,47 @@ def _run(values: dict[str, Any], preset: str) -> None:
     """Run the curate flow in this process, under the server of PREFECT_API_URL or a temporary one."""
     from configs import loading
 
-    loading.validate(values)
+    config = loading.validate(values)
     os.environ.setdefault("DO_NOT_TRACK", "1")
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    from prefect.settings import PREFECT_API_URL
+
+    lasting = bool(PREFECT_API_URL.value())
+    mix = None if lasting else _made_before(config)
+    if mix:
+        message, url = f"nothing to do: {mix.message}", mix.url
+    else:
+        message, url = _run_flow(values, preset, lasting)
+    for line in (message, f"mix:    {url}/data", f"report: {url}/report/index.html"):
+        out.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _made_before(config: Curate) -> Mix | None:
+    """The mix, if all of it is there: then no temporary server needs to start."""
+    from flows.pipeline import curate as plainly
+    from flows.run import RunFailed
+    from flows.runners import IdleRunner, WorkLeft
+
+    try:
+        mix = plainly(config, IdleRunner(), lambda line: None)
+    except (WorkLeft, RunFailed, ValueError):  # the flow comes to the same, and tells it where runs are looked at
+        return None
+    return mix if mix.emitted else None
+
+
+def _run_flow(values: dict[str, Any], preset: str, lasting: bool) -> tuple[str, str]:
+    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
     from flows.curate import curate as flow
 
     logging.getLogger("prefect.task_runs").setLevel(logging.WARNING)  # the flow's own lines tell the progress
-    state = flow(preset=preset, overrides=yaml.safe_dump(values, sort_keys=False), return_state=True)
+    # The heartbeat tells a lasting server that a run is alive; on a temporary one it costs a second and tells nobody.
+    with temporary_settings({} if lasting else {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        state = flow(preset=preset, overrides=yaml.safe_dump(values, sort_keys=False), return_state=True)
     if not state.is_completed():
         err.print(state.message or str(state.name), style="red", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(1)
-    url = state.result()
-    for line in (state.message, f"mix:    {url}/data", f"report: {url}/report/index.html"):
-        out.print(line, markup=False, highlight=False, soft_wrap=True)
+    return state.message or "", str(state.result())
 
 
 def _show_plan(config: Any) -> None:

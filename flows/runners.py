@@ -38,6 +38,22 @@ class PrefectRunner:
         return [future.result(raise_on_failure=False) for future in futures]
 
 
+class WorkLeft(Exception):
+    """Raised when a run that was to find everything done has work to do."""
+
+
+class IdleRunner:
+    """Runs nothing: to learn whether a mix is there already, without a server."""
+
+    def run(self, task: Task[..., Any], calls: list[dict[str, Any]], done: Callable[[int], None]) -> list[Outcome]:
+        """See `Runner`.
+
+        Raises:
+            WorkLeft: Always.
+        """
+        raise WorkLeft(task.name)
+
+
 class PlainRunner:
     """The same task bodies without Prefect: for tests, and to measure what orchestration costs."""
 

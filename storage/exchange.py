@@ -53,12 +53,13 @@ def split(table: pa.Table, buckets: np.ndarray) -> Iterable[tuple[int, pa.Table]
     """The rows of `table` by bucket, ascending, order within a bucket kept."""
     if not len(buckets):
         return
-    order = np.argsort(buckets, kind="stable")
-    values, starts = np.unique(buckets[order], return_index=True)
+    if np.any(buckets[1:] < buckets[:-1]):  # rows that come in bucket order are not copied
+        order = np.argsort(buckets, kind="stable")
+        table, buckets = take(table, order), buckets[order]
+    values, starts = np.unique(buckets, return_index=True)
     ends = np.append(starts[1:], len(buckets))
-    ordered = take(table, order)
     for bucket, start, end in zip(values.tolist(), starts.tolist(), ends.tolist(), strict=True):
-        yield bucket, ordered.slice(start, end - start)
+        yield bucket, table.slice(start, end - start)
 
 
 def take(table: pa.Table, rows: np.ndarray) -> pa.Table:

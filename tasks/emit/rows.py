@@ -34,11 +34,12 @@ def scatter(step: Step, view: View, shard: Shard, plan: pa.Table | None, layout:
 
     def parts() -> Iterator[tuple[pa.Table, np.ndarray]]:
         for at, rows, mine in used_slices(shard, plan, layout.columns):
+            part = np.searchsorted(starts, mine["position"].to_numpy(), side="right") - 1
+            order = np.argsort(part, kind="stable")  # pictures are copied once, straight into the order of the parts
+            mine, part = mine.take(pa.array(order)), part[order]
             local = mine["row"].to_numpy() - at
             table = _with_mix_columns(take(rows, local), mine, extras, shard, layout)
-            position = mine["position"].to_numpy()
-            part = np.searchsorted(starts, position, side="right") - 1
-            yield table.append_column(POSITION, pa.array(position, pa.int64())), part
+            yield table.append_column(POSITION, mine["position"]), part
 
     spill(step, "rows", shard.digest, parts())
 

@@ -1,0 +1,134 @@
+"""A real server, worker and deployment: what `make ui` starts."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from importlib.metadata import version
+from pathlib import Path
+from urllib.error import HTTPError
+
+import psutil
+import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from served import HURRY, ask, free_port, manifest, small_parameters, soon
+
+from flows.serving import CHECKOUT, MANIFEST, Place, ServingFailed, answers, deploy, server, serving
+from storage import manifests
+
+PINS = {"prefect": ">=3.8.8,<4", "fastapi": "<0.151", "sqlalchemy": "<2.1"}
+"""Without them flow runs die in `Body()`, or crons are silently never scheduled."""
+
+
+@pytest.mark.parametrize("name", PINS)
+def test_the_pins_are_there_and_obeyed(name):
+    declared = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]["dependencies"]
+    assert {Requirement(one).name: Requirement(one).specifier for one in declared}[name] == SpecifierSet(PINS[name])
+    assert version(name) in SpecifierSet(PINS[name])
+
+
+def test_an_address_at_which_nobody_answers_is_refused(tmp_path):
+    nobody = f"http://127.0.0.1:{free_port()}/api"
+    assert not answers(nobody)
+    with (
+        pytest.raises(ServingFailed, match=f"PREFECT_API_URL = {nobody}; start it"),
+        serving(free_port(), tmp_path, {}, nobody),
+    ):
+        pass
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A server with what prefect.yaml deploys; no worker, so nothing runs."""
+    port = free_port()
+    place = Place(f"http://127.0.0.1:{port}/api", tmp_path_factory.mktemp("home"), HURRY)
+    with server(place, port):
+        deploy(place)
+        yield place
+
+
+def deployment(place: Place) -> dict:
+    return ask(place.api, "/deployments/name/curate/curate")
+
+
+def schedules(place: Place) -> dict:
+    return {one["slug"]: (one["schedule"]["cron"], one["active"]) for one in deployment(place)["schedules"]}
+
+
+@pytest.mark.flow
+def test_what_is_deployed(place):
+    found = deployment(place)
+    assert found["entrypoint"] == "flows.curate.curate" and found["parameters"] == {"preset": "demo"}
+    assert found["pull_steps"] == [{"prefect.deployments.steps.set_working_directory": {"directory": str(CHECKOUT)}}]
+    assert found["global_concurrency_limit"]["limit"] == 1 and found["work_pool_name"] == "mixwright"
+    assert schedules(place) == {"nightly": ("0 2 * * *", False)}
+
+
+@pytest.mark.flow
+def test_a_wrong_parameter_is_refused_before_there_is_a_run(place):
+    with pytest.raises(HTTPError) as refusal:
+        ask(place.api, f"/deployments/{deployment(place)['id']}/create_flow_run", {"parameters": {"preset": "demmo"}})
+    assert refusal.value.code == 409 and "'demmo' is not one of" in refusal.value.read().decode()
+
+
+@pytest.mark.flow
+def test_deploying_again_keeps_what_people_set_in_the_ui(place):
+    found = deployment(place)
+    path = f"/deployments/{found['id']}/schedules"
+    ask(place.api, f"{path}/{found['schedules'][0]['id']}", {"active": True}, "PATCH")
+    ask(place.api, path, [{"schedule": {"cron": "5 5 * * *"}, "active": True, "parameters": {"name": "early"}}])
+    for _ in range(2):
+        deploy(place)
+        assert schedules(place) == {"nightly": ("0 2 * * *", True), None: ("5 5 * * *", True)}
+    assert {"name": "early"} in [one["parameters"] for one in deployment(place)["schedules"]]
+
+
+@pytest.mark.flow
+def test_a_cron_is_scheduled(place, tmp_path):
+    deploy(place, manifest(tmp_path, cron="* * * * *"))
+    within = {"expected_start_time": {"before_": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 600))}}
+    only = {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}, **within}}
+    assert soon(lambda: ask(place.api, "/flow_runs/count", only) >= 5, 60)
+
+
+@pytest.mark.nightly
+@pytest.mark.flow
+def test_a_cron_runs_to_completion_without_being_pressed(tmp_path):
+    made = manifest(tmp_path, small_parameters(tmp_path), cron="* * * * *")
+    began = time.monotonic()
+    with serving(free_port(), tmp_path / "home", HURRY, manifest=made) as (place, _):
+        ready = time.monotonic()
+        ended = {"flow_runs": {"state": {"type": {"any_": ["COMPLETED", "FAILED", "CRASHED"]}}}, "sort": "ID_DESC"}
+        runs = soon(lambda: ask(place.api, "/flow_runs/filter", ended), 240)
+        print(f"ready after {ready - began:.1f} s; a cron run had ended {time.monotonic() - ready:.1f} s later")
+        assert runs and runs[-1]["auto_scheduled"]
+        assert runs[-1]["state"]["type"] == "COMPLETED", runs[-1]["state"]["message"]
+        assert list(manifests.discrepancies(str(tmp_path / "out" / "mix"))) == []
+
+
+@pytest.mark.nightly
+@pytest.mark.flow
+def test_ctrl_c_ends_the_worker_and_its_run_and_leaves_a_server_that_was_there(tmp_path):
+    port = free_port()
+    place = Place(f"http://127.0.0.1:{port}/api", tmp_path / "home", HURRY)
+    with server(place, port):
+        environment = {**os.environ, **HURRY, "PREFECT_API_URL": place.api, "PREFECT_HOME": str(place.home)}
+        command = [sys.executable, "-m", "flows.serving", "--port", str(free_port())]
+        served = subprocess.Popen(command, cwd=CHECKOUT, env=environment, stdout=subprocess.PIPE, text=True)
+        line = served.stdout.readline()
+        assert line.startswith(f"The UI is at {place.api.removesuffix('/api')}; start a run at ") and "Ctrl-C" in line
+        pressed = {"parameters": small_parameters(tmp_path)}
+        run = ask(place.api, f"/deployments/{deployment(place)['id']}/create_flow_run", pressed)["id"]
+        state = lambda: ask(place.api, f"/flow_runs/{run}")["state"]["type"]  # noqa: E731
+        assert soon(lambda: state() == "RUNNING", 90)
+        children = psutil.Process(served.pid).children(recursive=True)
+        served.send_signal(signal.SIGINT)
+        assert served.communicate(timeout=60)[0] == "Stopped.\n" and served.returncode == 0
+        assert len(children) == 2 and not any(one.is_running() for one in children)
+        assert state() == "CRASHED" and answers(place.api)
+        assert MANIFEST.exists() and Path(place.log("worker")).exists()
