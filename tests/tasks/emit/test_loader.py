@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import multiprocessing
 import pickle
+import subprocess
+import sys
 from collections import Counter
 
 import fsspec
@@ -103,6 +106,15 @@ def test_own_rank_when_world_sizes_agree(tmp_path):
             assert set(batch["mix_rank"].tolist()) == {rank}
 
 
+def clean(workers):
+    """Workers from a server without threads: a fork of this process would inherit those of other tests' servers."""
+    if not workers:
+        return None
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tasks.emit.loader"])
+    return context
+
+
 @pytest.mark.parametrize("world_size", [1, 2, 3])
 @pytest.mark.parametrize("workers", [0, 2])
 def test_data_loader_workers_keep_the_order(tmp_path, world_size, workers):
@@ -110,7 +122,7 @@ def test_data_loader_workers_keep_the_order(tmp_path, world_size, workers):
     count = len(expected) // world_size
     for rank in range(world_size):
         mix = MixBatches(tmp_path, rank=rank, world_size=world_size, columns=COLUMNS, start=1)
-        loaded = DataLoader(mix, batch_size=None, num_workers=workers)
+        loaded = DataLoader(mix, batch_size=None, num_workers=workers, multiprocessing_context=clean(workers))
         assert len(loaded) == count - 1
         assert draws(loaded) == expected[rank : count * world_size : world_size][1:]
 
@@ -197,13 +209,26 @@ def test_memory_url_and_latest(tmp_path):
         assert draws(MixBatches(url, columns=COLUMNS)) == expected
 
 
+PROGRAM = """
+import json, sys
+from torch.utils.data import DataLoader
+from tasks.emit.loader import MixBatches
+mix = MixBatches(sys.argv[1], columns=["text", "mix_draw"])
+next(iter(mix))
+loaded = DataLoader(mix, batch_size=None, num_workers=1, multiprocessing_context=sys.argv[2])
+if __name__ == "__main__":
+    print(json.dumps([batch["mix_draw"].tolist() for batch in loaded]))
+"""
+
+
 @pytest.mark.parametrize("context", ["fork", "spawn"])
 def test_pickles_and_survives_both_start_methods(tmp_path, context):
-    expected = units(build(tmp_path, ranks=1), 1)
-    mix = pickle.loads(pickle.dumps(MixBatches(tmp_path, columns=COLUMNS)))
-    next(iter(mix))
-    loaded = DataLoader(mix, batch_size=None, num_workers=1, multiprocessing_context=context)
-    assert draws(loaded) == expected
+    expected = units(build(tmp_path / "mix", ranks=1), 1)
+    assert draws(pickle.loads(pickle.dumps(MixBatches(tmp_path / "mix", columns=COLUMNS)))) == expected
+    (tmp_path / "train.py").write_text(PROGRAM)
+    command = [sys.executable, str(tmp_path / "train.py"), str(tmp_path / "mix"), context]
+    told = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert json.loads(told.stdout) == expected, told.stderr
 
 
 def test_columns_and_types(tmp_path):
