@@ -80,7 +80,7 @@ def curate(
             _make_demo_input(config, logger)
         with prefect_runner(config.runner) as runner:
             mix = curate_plainly(config, runner, logger.info)
-    except (RunFailed, ValueError) as error:
+    except (RunFailed, ValueError, OSError) as error:
         return Failed(message=str(error))
     if mix.card:
         create_markdown_artifact(key="mix-card", markdown=mix.card, description=f"{config.name}: what the run did")

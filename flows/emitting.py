@@ -60,6 +60,7 @@ def emit(run: Run, plan: Plan) -> tuple[str, dict[str, Any], str]:
         manifests.point_latest(files.join(run.config.emit.out, run.config.name), plan.version)
         return url, manifests.read(url), ""
     step = Step(run.config.store, "emit", "parquet", fingerprint({"version": plan.version, "out": files.absolute(url)}))
+    files.sweep(files.join(url, "data"))
     try:
         with timed(run, "emit"):
             counts = write_all(run, plan, step, layout_of(run, plan, url))

@@ -113,8 +113,7 @@ def examine(config: Curate) -> tuple[Scan, list[Planned]]:
     _, view = select_steps(config, view, [])
     sample_step(config, view, ingest_step(config))
     found = scan(config)
-    group = [config.mix.groups] if config.mix.groups else []
-    check_schemas(config, found, [*columns_named(planned), *group], score_columns(config, planned))
+    check_schemas(config, found, columns_named(planned), score_columns(config, planned))
     return found, planned
 
 

@@ -16,7 +16,7 @@ from storage import files, shards
 from storage.shards import InputFile, Memory, Shard
 from tasks.emit.schema import mix_schema
 from tasks.groups import ItemsFailed
-from tasks.ingest import accepts
+from tasks.ingest import accepts, is_label
 from tasks.ingest.task import ingest_files
 
 
@@ -84,9 +84,13 @@ def check_schemas(config: Curate, found: Scan, columns: Iterable[str], scores: l
         distinct.setdefault(found.schemas[file].remove_metadata(), file)
     for schema, file in distinct.items():
         accepts(config.input, schema, file)
-        for name in columns:
+        group = config.mix.groups
+        for name in [*columns, *([group] if group else [])]:
             if name not in schema.names:
                 raise ValueError(f"{file} has no column {name!r}; its columns are {', '.join(schema.names)}")
+        if group and not is_label(schema.field(group).type):
+            kind = schema.field(group).type
+            raise ValueError(f"`mix.groups` is {group!r}, which is {kind} in {file}; it must be string or integer")
     return mix_schema({file: schema for schema, file in distinct.items()}, config.input, scores)
 
 

@@ -54,6 +54,10 @@ class Place:
         """The file that a part logs to."""
         return self.home / f"mixwright-{part}.log"
 
+    def last_words(self, part: str) -> str:
+        """How the log of a part ends, in one line."""
+        return f"{' '.join(self.log(part).read_text(errors='replace').split())[-120:]} (all of it: {self.log(part)})"
+
     @contextmanager
     def running(self, part: str, *arguments: str) -> Iterator[psutil.Popen]:
         """Run `prefect ARGUMENTS` as one of the parts; at the end it and what it started are gone."""
@@ -73,7 +77,7 @@ class Place:
         while True:
             for part, child in self.parts.items():
                 if child.poll() is not None:
-                    raise ServingFailed(f"the {part} ended with code {child.returncode}; its log is {self.log(part)}")
+                    raise ServingFailed(f"the {part} ended by itself: {self.last_words(part)}")
             time.sleep(0.5)
 
     @property
@@ -127,7 +131,7 @@ def server(place: Place, port: int, patience: float = 120) -> Iterator[None]:
         end = time.monotonic() + patience
         while not answers(place.api):
             if child.poll() is not None or time.monotonic() > end:
-                raise ServingFailed(f"no Prefect server came up on port {port}; its log is {place.log('server')}")
+                raise ServingFailed(f"no Prefect server came up on port {port}: {place.last_words('server')}")
             time.sleep(0.2)
         yield
 
@@ -182,7 +186,8 @@ def serving(
 def main(port: Annotated[int, typer.Option(help="Port of a server started here.")] = 4200) -> None:
     """Serve the UI until Ctrl-C."""
     out = Console(soft_wrap=True, highlight=False, markup=False)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for ending in (signal.SIGTERM, signal.SIGHUP):  # a closed terminal ends us as Ctrl-C does
+        signal.signal(ending, signal.default_int_handler)
     try:
         with serving(port, PREFECT_HOME.value(), {}, PREFECT_API_URL.value()) as (place, deployment):
             out.print(f"The UI is at {place.ui}; start a run at {place.run_page(deployment)}; Ctrl-C stops it all.")

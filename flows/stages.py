@@ -217,16 +217,8 @@ def draw_all(run: Run, planned: Planned, every: list[Shard]) -> dict[str, Any]:
     run.each(count_shards, "shards", every, step=step, view=planned.view, group=group)
     draws = planned_draws(config)
     plan = run.once(plan_mix, step=step, config=planned.config, seed=config.seed, draws=draws, shards=every)
-    run.each(
-        draw_shards,
-        "shards",
-        every,
-        step=step,
-        view=planned.view,
-        group=group,
-        part_rows=PARTITION_ROWS,
-        every=every,
-    )
+    common: dict[str, Any] = {"step": step, "view": planned.view, "group": group}
+    run.each(draw_shards, "shards", every, part_rows=PARTITION_ROWS, **common)
     parts = list(range(-(-plan["draws"] // PARTITION_ROWS)))
     run.each(order_draws, "parts", parts, step=step, every=every)
     return plan | {"parts": len(parts)}
@@ -246,12 +238,13 @@ def pick_all(run: Run, planned: Planned, mixed: Step, draws: int, every: list[Sh
     left = [shard for shard in every if shard.digest not in ready]
     common = {"step": step, "config": config, "part_rows": part_rows}
     run.each(attach_shards, "shards", left, mix=mixed, view=planned.view, **common)
-    done = step.committed()
-    todo = [part for part in parts if f"part-{part:05d}" not in done]
     if planned.method.independent:
+        done = step.committed()
+        todo = [part for part in parts if f"part-{part:05d}" not in done]
         run.each(pick_parts, "parts", todo, HEAVY, seed=run.config.seed, every=every, **common)
     else:
-        for part in todo:
+        # Here the state behind a part, saved after its plan, is what makes the part done.
+        for part in (part for part in parts if not files.exists(step.file(f"state-{part:05d}.npz"))):
             run.once(pick_in_order, seed=run.config.seed, every=every, part=part, **common)
     facts = [step.facts(f"part-{part:05d}") for part in parts]
     groups: dict[str, int] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -24,7 +25,7 @@ PROVIDES: tuple[str, ...] = ("uid", "image_bytes", "text_chars")
 
 def accepts(config: Any, schema: pa.Schema, file: str) -> None:
     """Raise ValueError if a column that `config` names is missing from a file or of the wrong type."""
-    for role, allowed in (("image", _is_image), ("text", _is_text), ("key", None), ("source", None)):
+    for role, (allowed, wanted) in ROLES.items():
         name = getattr(config, role)
         if name is None:
             continue
@@ -33,9 +34,13 @@ def accepts(config: Any, schema: pa.Schema, file: str) -> None:
                 f"`input.{role}` is {name!r}, but {file} has no such column; its columns are {', '.join(schema.names)}"
             )
         kind = schema.field(name).type
-        if allowed and not allowed(kind):
-            wanted = "binary or struct<bytes, path>" if role == "image" else "string"
+        if not allowed(kind):
             raise ValueError(f"`input.{role}` is {name!r}, which is {kind} in {file}; it must be {wanted}")
+
+
+def is_label(kind: pa.DataType) -> bool:
+    """Whether values of this type can name rows or groups: text, whole numbers, booleans."""
+    return _is_text(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)
 
 
 def _is_text(kind: pa.DataType) -> bool:
@@ -48,3 +53,11 @@ def _is_image(kind: pa.DataType) -> bool:
         return kind.get_field_index("bytes") >= 0 and _is_image(kind.field("bytes").type)
     # A column of nulls alone has the type null: its rows are quarantined one by one, like any other null.
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_null(kind)
+
+
+ROLES: dict[str, tuple[Callable[[pa.DataType], bool], str]] = {
+    "image": (_is_image, "binary or struct<bytes, path>"),
+    "text": (_is_text, "string"),
+    "key": (is_label, "string or integer"),
+    "source": (is_label, "string or integer"),
+}

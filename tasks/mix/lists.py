@@ -68,19 +68,20 @@ def shard_groups(view: View, group: str | None, names: list[str], shard: Shard) 
     return rows, pc.index_in(labels, pa.array(names, pa.string())).to_numpy(zero_copy_only=False).astype(np.int64)
 
 
-def save_plan(step: Step, names: list[str], plan: DrawPlan) -> dict[str, Any]:
-    """Keep the plan; returns what the flow needs to know of it."""
+def save_plan(step: Step, names: list[str], plan: DrawPlan, shards: list[Shard]) -> dict[str, Any]:
+    """Keep the plan and each shard's place in it; returns what the flow needs to know of it."""
     facts = {"groups": names, "rows": plan.rows.tolist(), "counts": plan.counts.tolist(), "draws": plan.total}
-    states.save(step.file("plan.npz"), {"counts": plan.counts, "rows": plan.rows, "seed": np.uint64(plan.seed)})
+    state = {"counts": plan.counts, "rows": plan.rows, "seed": np.uint64(plan.seed)}
+    states.save(step.file("plan.npz"), state | {"offsets": group_offsets(step, names, shards)})
     files.write_json(step.file("_plan.json"), facts)
     return facts
 
 
-def read_plan(step: Step) -> tuple[list[str], DrawPlan]:
-    """Names of the groups, and the plan."""
+def read_plan(step: Step) -> tuple[list[str], DrawPlan, np.ndarray]:
+    """Names of the groups, the plan, and rows of each group in earlier shards: int64 `(shards, groups)`."""
     state = states.load(step.file("plan.npz"))
     names = files.read_json(step.file("_plan.json"))["groups"]
-    return names, DrawPlan(state["counts"], state["rows"], int(state["seed"]))
+    return names, DrawPlan(state["counts"], state["rows"], int(state["seed"])), state["offsets"]
 
 
 def write_part(step: Step, part: int, table: pa.Table | None, shards: list[Shard]) -> None:

@@ -17,7 +17,6 @@ from tasks.groups import each, stage_task
 from tasks.mix.draws import DrawPlan, round_counts, shard_draws
 from tasks.mix.lists import (
     count_groups,
-    group_offsets,
     read_plan,
     save_plan,
     shard_groups,
@@ -37,20 +36,21 @@ def plan_mix(step: Step, config: Any, seed: int, draws: int | None, shards: list
     """Plan proportions and counts once; None draws every surviving row once."""
     groups = total_groups(step, shards)
     total = sum(group.rows for group in groups) if draws is None else draws
-    if not groups:
-        return save_plan(step, [], DrawPlan(np.zeros((1, 0), np.int64), np.zeros(0, np.int64), seed))
-    proportions = load(mix.METHODS, config, seed=seed).plan(groups, total, Checkpoint(step.file("checkpoint.npz")))
-    rows = np.array([group.rows for group in groups], np.int64)
-    return save_plan(step, [group.name for group in groups], DrawPlan(round_counts(proportions, total), rows, seed))
+    names, rows = [group.name for group in groups], np.array([group.rows for group in groups], np.int64)
+    if groups:
+        proportions = load(mix.METHODS, config, seed=seed).plan(groups, total, Checkpoint(step.file("checkpoint.npz")))
+        counts = round_counts(proportions, total)
+    else:
+        counts = np.zeros((1, 0), np.int64)
+    return save_plan(step, names, DrawPlan(counts, rows, seed), shards)
 
 
 @stage_task(name="draw", task_run_name="mix {step.kind}: draw {label}")
 def draw_shards(
-    step: Step, view: View, group: str | None, part_rows: int, every: list[Shard], shards: list[Shard], label: str
+    step: Step, view: View, group: str | None, part_rows: int, shards: list[Shard], label: str
 ) -> dict[str, Any]:
     """Find each shard's draws: kept by shard for the sampler, spilled by part for the draw list."""
-    names, plan = read_plan(step)
-    offsets = group_offsets(step, names, every)
+    names, plan, offsets = read_plan(step)
 
     def work(shard: Shard) -> None:
         rows, groups = shard_groups(view, group, names, shard)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import time
 from pathlib import Path
@@ -83,7 +84,7 @@ def test_a_run_started_from_the_form_takes_its_fields_and_completes(browser, tmp
         find(browser, "//button[normalize-space() = 'Run']").click()
         find(browser, "//*[@role = 'menuitem' and normalize-space() = 'Custom run']").click()
         find(browser, "//button[normalize-space() = 'Submit']")
-        assert browser.current_url == place.run_page(deployment)
+        assert browser.current_url.startswith(place.run_page(deployment))
 
         fill(browser, "name", "pressed")
         fill(browser, "batch_size", "8")
@@ -99,5 +100,5 @@ def test_a_run_started_from_the_form_takes_its_fields_and_completes(browser, tmp
         run = ask(place.api, f"/flow_runs/{browser.current_url.rsplit('/', 1)[1].split('?')[0]}")
         assert run["name"] == "curate-pressed" and run["deployment_id"] == str(deployment)
         assert run["parameters"]["name"] == "pressed" and run["parameters"]["batch_size"] == 8
-        assert "in 39 batches of 8;" in run["state"]["message"]
+        assert re.search(r"rows in \d+ batches of 8;", run["state"]["message"])
         assert list(manifests.discrepancies(str(tmp_path / "out" / "pressed"))) == []

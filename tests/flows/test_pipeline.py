@@ -128,6 +128,17 @@ def test_a_bad_shard_does_not_stop_the_others_and_the_rerun_does_only_it(corpus)
     assert "ingest: 7 files, 1 to read" in log and "embed: 1 of 7 shards to do" in log
 
 
+def test_a_shard_with_a_broken_page_fails_alone(corpus):
+    file = corpus / "in" / "00005.parquet"
+    good = file.read_bytes()
+    file.write_bytes(good[:4] + bytes(400) + good[404:])  # the footer is whole
+    with pytest.raises(RunFailed, match=r"1 of 7 shards failed; .* First: 00005.parquet: "):
+        run(config(corpus))
+    assert len([f for f in (corpus / "store" / "ingest").rglob("*.json") if "_files" not in f.parts]) == 6
+    file.write_bytes(good)
+    adds_up(run(config(corpus)), 420)
+
+
 def test_two_runs_at_once_on_one_store_both_finish_right(corpus, tmp_path_factory):
     alone = tmp_path_factory.mktemp("alone")
     shutil.copytree(corpus / "in", alone / "in")

@@ -33,13 +33,14 @@ def test_a_changed_file_is_not_remembered(tmp_path):
     assert Memory(str(tmp_path / "store")).recall(shards.find(str(tmp_path))[0]) is None
 
 
-@pytest.mark.parametrize("form", ["binary", "large_binary", "struct"])
+@pytest.mark.parametrize("form", ["binary", "large_binary", "struct", "large_struct"])
 def test_images_stream_as_binary_whatever_their_form(tmp_path, form):
     images = [b"a", None, b"", b"ccc", b"d"]
-    if form == "struct":
+    if form.endswith("struct"):
+        kind = pa.large_binary() if form == "large_struct" else pa.binary()
         column = pa.array(
             [None if i == 1 else {"bytes": b, "path": "p"} for i, b in enumerate(images)],
-            pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
+            pa.struct([("bytes", kind), ("path", pa.string())]),
         )
     else:
         column = pa.array(images, getattr(pa, form)())

@@ -39,6 +39,16 @@ class Columns:
     image, text, key, source = "image", "text", None, "from"
 
 
+class Keyed(Columns):
+    key = "id"
+
+
+def test_keys_that_cannot_be_told_are_refused():
+    schema = {"image": pa.binary(), "text": pa.string(), "from": pa.int32(), "id": pa.list_(pa.int8())}
+    with pytest.raises(ValueError, match="`input.key` is 'id', which is list<.*; it must be string or integer"):
+        ingest.accepts(Keyed, pa.schema(list(schema.items())), "f.parquet")
+
+
 @pytest.mark.parametrize(
     ("schema", "said"),
     [
