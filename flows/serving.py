@@ -19,11 +19,6 @@ from uuid import UUID
 
 import psutil
 import typer
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.actions import DeploymentScheduleCreate
-from prefect.client.schemas.objects import DeploymentSchedule
-from prefect.exceptions import ObjectNotFound
-from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 from rich.console import Console
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -47,7 +42,7 @@ class Place:
 
     def command(self, *arguments: str) -> dict[str, Any]:
         """What `subprocess` takes to run `prefect ARGUMENTS` here."""
-        env = {**os.environ, **PRIVATE, **self.env, "PREFECT_API_URL": self.api, "PREFECT_HOME": str(self.home)}
+        env = {**PRIVATE, **os.environ, **self.env, "PREFECT_API_URL": self.api, "PREFECT_HOME": str(self.home)}
         return {"args": [sys.executable, "-m", "prefect", "--no-prompt", *arguments], "cwd": CHECKOUT, "env": env}
 
     def log(self, part: str) -> Path:
@@ -141,10 +136,16 @@ def deploy(place: Place, manifest: Path = MANIFEST) -> UUID:
 
     `prefect deploy` deletes those, and switches off what someone switched on there: at night nothing would run.
     """
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import DeploymentScheduleCreate
+    from prefect.exceptions import ObjectNotFound
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
     with temporary_settings({PREFECT_API_URL: place.api}), get_client(sync_client=True) as client:
-        before: list[DeploymentSchedule] = []
-        with suppress(ObjectNotFound):
+        try:
             before = client.read_deployment_by_name("curate/curate").schedules
+        except ObjectNotFound:
+            before = []
         if not any(pool.name == POOL for pool in client.read_work_pools()):
             _prefect(place, "work-pool", "create", POOL, "--type", "process")
         _prefect(place, "deploy", "--all", "--prefect-file", str(manifest))
@@ -185,6 +186,10 @@ def serving(
 
 def main(port: Annotated[int, typer.Option(help="Port of a server started here.")] = 4200) -> None:
     """Serve the UI until Ctrl-C."""
+    for name, value in PRIVATE.items():  # before Prefect is imported, which announces that it tracks
+        os.environ.setdefault(name, value)
+    from prefect.settings import PREFECT_API_URL, PREFECT_HOME
+
     out = Console(soft_wrap=True, highlight=False, markup=False)
     for ending in (signal.SIGTERM, signal.SIGHUP):  # a closed terminal ends us as Ctrl-C does
         signal.signal(ending, signal.default_int_handler)
