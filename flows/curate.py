@@ -27,18 +27,18 @@ def run_name() -> str:
 
 def resolve(
     preset: str,
-    input: str | None,
-    name: str | None,
-    budget: int | None,
-    batch_size: int | None,
-    seed: int | None,
-    workers: int | None,
+    input: str,
+    name: str,
+    budget: int,
+    batch_size: int,
+    seed: int,
+    workers: int,
     overrides: str,
 ) -> Curate:
     """The configuration that a filled-in form means: preset, then fields, then overrides."""
     fields: dict[str, Any] = {
-        "name": name,
-        "seed": seed,
+        "name": name or None,
+        "seed": seed or None,
         "input": {"path": input} if input else None,
         "mix": {"budget": budget} if budget else None,
         "sample": {"batch_size": batch_size} if batch_size else None,
@@ -53,21 +53,21 @@ def resolve(
 @flow(name="curate", flow_run_name=run_name, validate_parameters=True)
 def curate(
     preset: Preset = "demo",
-    input: str | None = None,
-    name: Annotated[str, Field(pattern=NAME)] | None = None,
-    budget: Annotated[int, Field(ge=1)] | None = None,
-    batch_size: Annotated[int, Field(ge=1)] | None = None,
-    seed: Annotated[int, Field(ge=0)] | None = None,
-    workers: Annotated[int, Field(ge=1, le=512)] | None = None,
+    input: str = "",
+    name: Annotated[str, Field(pattern=f"({NAME})|^$")] = "",
+    budget: Annotated[int, Field(ge=0)] = 0,
+    batch_size: Annotated[int, Field(ge=0)] = 0,
+    seed: Annotated[int, Field(ge=0)] = 0,
+    workers: Annotated[int, Field(ge=0, le=512)] = 0,
     overrides: str = "",
 ) -> State:
-    """Curate raw Parquet shards into a training mix. Fields left empty keep the preset's values.
+    """Curate raw Parquet shards into a training mix. Fields that are empty or 0 keep the preset's values.
 
     Args:
         preset: Where to start: `demo` makes and curates 4,050 emoji; the others expect `input`.
         input: Folder, glob or URL of the raw Parquet shards.
         name: Name of the mix; its versions stand side by side in one folder of that name.
-        budget: Rows to emit. Empty: every surviving row is drawn once.
+        budget: Rows to emit. 0, if the preset says nothing else: every surviving row is drawn once.
         batch_size: Rows of one training batch.
         seed: Seed of every random choice.
         workers: Tasks in flight.
@@ -76,7 +76,7 @@ def curate(
     logger = get_run_logger()
     try:
         config = resolve(preset, input, name, budget, batch_size, seed, workers, overrides)
-        if preset == "demo" and input is None:
+        if preset == "demo" and not input:
             _make_demo_input(config, logger)
         with prefect_runner(config.runner) as runner:
             mix = curate_plainly(config, runner, logger.info)

@@ -17,6 +17,10 @@ import time
 from pathlib import Path
 
 import yaml
+
+os.environ["DO_NOT_TRACK"] = "1"  # before prefect is imported
+os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
+
 from prefect.testing.utilities import prefect_test_harness
 from synthetic import VOCABULARY, settings, write_synthetic
 

@@ -77,6 +77,7 @@ def test_the_form_is_flat_and_bounded():
     assert list(schema)[:4] == ["preset", "input", "name", "budget"]
     assert schema["preset"]["enum"] == ["demo", "image-text", "text-only", "plain"]
     assert all(field.get("description") for field in schema.values())
+    assert all("anyOf" not in field and "default" in field for field in schema.values())  # plain fields, no type tabs
     with pytest.raises(Exception, match="preset"):
         curate(preset="unknown")
     assert ValidationError

@@ -11,7 +11,9 @@ from tasks.embed.vectors import unpack
 
 
 def embed(device: str, precision: str) -> pa.Table:
-    config = OpenClip(model="ViT-S-32-alt", image_size=64, context_length=16, device=device, precision=precision, batch_size=16)
+    config = OpenClip(
+        model="ViT-S-32-alt", image_size=64, context_length=16, device=device, precision=precision, batch_size=16
+    )
     rows = pa.table({"image": [png(i) for i in range(50)], "text": [f"picture number {i}" for i in range(50)]})
     result = OpenClipEmbedder(config).run(iter([rows.slice(0, 30), rows.slice(30)]))
     assert not result.failures
@@ -23,6 +25,8 @@ def embed(device: str, precision: str) -> pa.Table:
 def test_cuda_agrees_with_the_cpu(precision):
     here, there = embed("cpu", "fp32"), embed("cuda", precision)
     for column in ("image_embedding", "text_embedding"):
-        cosine = np.einsum("nd,nd->n", unpack(here[column]).astype(np.float32), unpack(there[column]).astype(np.float32))
+        cosine = np.einsum(
+            "nd,nd->n", unpack(here[column]).astype(np.float32), unpack(there[column]).astype(np.float32)
+        )
         assert cosine.min() > 0.99
     assert embed("cuda", precision).equals(there)
