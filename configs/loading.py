@@ -41,7 +41,10 @@ def read(path: str | Path) -> dict[str, Any]:
     file = Path(path)
     if not file.is_file():
         raise ConfigError(f"{path} is not a file; name a YAML configuration (presets to copy: {PRESETS})")
-    return parse(file.read_text(encoding="utf-8"), str(path))
+    try:
+        return parse(file.read_text(encoding="utf-8"), str(path))
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8 text: {error}") from error
 
 
 def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

@@ -118,7 +118,7 @@ class Threshold(Section):
 
     kind: Literal["threshold"] = "threshold"
     score: str = Field("alignment", description="Name of the score.")
-    minimum: float | None = Field(None, description="Keep rows with a score of at least this.")
+    minimum: float | None = Field(None, allow_inf_nan=False, description="Keep rows with a score of at least this.")
     keep_fraction: float | None = Field(
         None, gt=0, le=1, description="Keep the best-scored fraction of all rows: a global quantile. Ties are kept."
     )
@@ -162,7 +162,7 @@ class Static(Section):
         None,
         description="Input column whose values are the groups; null: the `source` column, or else one group.",
     )
-    proportions: dict[str, Annotated[float, Field(ge=0)]] | None = Field(
+    proportions: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] | None = Field(
         None, description="Share of each group among the draws, normalised to one; null: as they occur."
     )
     budget: int | None = Field(
@@ -188,6 +188,11 @@ class Batches(Section):
         if self.batch_size % self.world_size:
             raise ValueError(
                 f"`batch_size` is {self.batch_size}; it must be a multiple of `world_size`, which is {self.world_size}"
+            )
+        if self.filter_ratio > 0 and self.superbatch == self.batch_size:
+            raise ValueError(
+                f"`filter_ratio` is {self.filter_ratio}, but with `batch_size` {self.batch_size} and `world_size` "
+                f"{self.world_size} nothing would be filtered; raise one of the first two"
             )
         return self
 

@@ -135,7 +135,7 @@ def verify(mix: MixFolder) -> None:
 @app.command()
 def explain(
     mix: MixFolder,
-    key: Annotated[str, typer.Argument(help="A row: its key, its uid, or `file:row`.")],
+    key: Annotated[str, typer.Argument(help="A row: its key, `file:row`, or the uid of an emitted row.")],
 ) -> None:
     """Tell what each stage said of a row of the input, and where in the mix it ended."""
     with told_plainly():

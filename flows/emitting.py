@@ -170,7 +170,7 @@ def manifest_of(run: Run, plan: Plan, step: Step, url: str, counts: dict[str, in
         "version": plan.version,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "seed": config.seed,
-        "config": config.model_dump(mode="json"),
+        "config": config.model_dump(mode="json") | {"store": files.absolute(config.store)},
         "counts": counts,
         "batches": {
             "steps": plan.sampled["steps"],

@@ -48,7 +48,7 @@ def explain_row(mix: str, key: str) -> Iterator[dict[str, Any]]:
 def _ledger_rows(folder: str, manifest: dict[str, Any], key: str) -> Iterator[dict[str, Any]]:
     file, _, number = key.rpartition(":")
     wanted = pc.field("key") == key
-    if file and number.isdigit():
+    if file and number.isdigit() and len(number) < 19:
         wanted = wanted | ((pc.field("file") == file) & (pc.field("row") == int(number)))
     for place in _uid_places(folder, manifest, key):
         wanted = wanted | ((pc.field("file") == place["mix_file"]) & (pc.field("row") == place["mix_row"]))
@@ -78,6 +78,8 @@ def _filtered(url: str, wanted: pc.Expression, columns: list[str] | None = None)
 
 def _stages(manifest: dict[str, Any], row: dict[str, Any]) -> Iterator[dict[str, Any]]:
     store, shard, number = manifest["config"]["store"], row["shard"], row["row"]
+    if not files.exists(store):
+        yield {"title": "what each stage said is not known here", "the store was at": store}
     for told in manifest["steps"]:
         step = Step(store, told["stage"], told["kind"], told["fingerprint"])
         if not files.exists(step.file(f"{shard}.parquet")):

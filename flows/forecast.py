@@ -45,12 +45,18 @@ def forecast(config: Curate) -> Forecast:
     table += [_global_row(label, step) for label, step in _global_steps(config, every, bool(new))]
     size = sum(entry.size for entry in found.entries)
     draws = planned_draws(config)
-    emitted = total * config.sample.batch_size // config.sample.superbatch if draws is None else config.mix.budget or 0
+    steps = (total if draws is None else draws) // config.sample.superbatch
+    emitted = steps * config.sample.batch_size
     lines = [
         f"{len(found.entries)} files, {total:,} rows, {_bytes(size)}; {len(new)} files are new or have changed",
         f"at most {emitted:,} rows emitted, about {_bytes(round(size / max(1, total) * emitted))}, in "
         f"{files.join(config.emit.out, config.name)}; emitting needs as much again in {config.store} for a while",
     ]
+    if not steps:
+        lines.append(
+            f"the mix would be empty: a batch needs a superbatch of {config.sample.superbatch:,} draws; lower "
+            "`sample.batch_size` or `sample.filter_ratio`, or set `mix.budget`"
+        )
     return Forecast(table, lines + [f"cannot be read: {name}: {why}" for name, why in sorted(found.unreadable.items())])
 
 

@@ -25,6 +25,7 @@ from flows.run import Run
 from flows.runners import Runner
 from flows.scanning import Scan, check_schemas, known_shards, scan, take_in
 from flows.stages import timed
+from storage import files
 from storage.view import View
 from tasks.ingest import PROVIDES
 
@@ -72,8 +73,7 @@ class Mix:
 
 def columns_named(planned: list[Planned]) -> list[str]:
     """Input columns that methods named themselves."""
-    roles = {"image", "text", "key", "source"}
-    return sorted({c for one in planned for name, c in one.view.inputs.items() if name not in roles})
+    return sorted({column for one in planned for column in getattr(one.method, "input_columns", ())})
 
 
 def plan_per_shard(config: Curate, state: str | None) -> tuple[list[Planned], View]:
@@ -112,6 +112,12 @@ def examine(config: Curate) -> tuple[Scan, list[Planned]]:
     planned, view = plan_per_shard(config, None)
     _, view = select_steps(config, view, [])
     sample_step(config, view, ingest_step(config))
+    vocabulary = getattr(config.annotate, "vocabulary", None)
+    if vocabulary and not files.exists(vocabulary):
+        raise ValueError(f"`annotate.vocabulary` is {vocabulary!r}; there is no such file")
+    for setting, url in (("store", config.store), ("emit.out", config.emit.out)):
+        if not files.is_writable(url):
+            raise ValueError(f"`{setting}` is {url!r}; nothing can be written there")
     found = scan(config)
     check_schemas(config, found, columns_named(planned), score_columns(config, planned))
     return found, planned

@@ -46,6 +46,17 @@ def facts_of(methods: dict[str, str], kind: str, method: Any) -> dict[str, Any]:
     return facts | (method.depends_on() if hasattr(method, "depends_on") else {})
 
 
+def with_columns(view: View, columns: tuple[str, ...]) -> View:
+    """The view in which `columns`, which the user named, are the input's own, whatever else bears such a name."""
+    sidecars = {name: step for name, step in view.sidecars.items() if name not in columns}
+    return View(view.inputs | {name: name for name in columns}, sidecars, view.failing, view.decisions)
+
+
+def input_parts(view: View, needs: tuple[str, ...]) -> dict[str, str]:
+    """Which input columns stand behind `needs`."""
+    return {name: view.inputs[name] for name in needs if name not in view.sidecars}
+
+
 def per_shard(
     store: str, stage: str, section: Section, methods: dict[str, str], view: View, **context: Any
 ) -> tuple[Planned, View]:
@@ -53,14 +64,13 @@ def per_shard(
     extra = context.pop("extra", {})
     kind = section.kind  # type: ignore[attr-defined]
     method = load(methods, section, **context)
-    # Columns that a method names itself come from the input under their own name.
-    own = {n: n for n in method.needs if n not in view.inputs and n not in view.sidecars}
-    seen = View(view.inputs | own, view.sidecars, view.failing, view.decisions)
+    seen = with_columns(view, getattr(method, "input_columns", ()))
+    seen.require(method.needs, f"{stage}: {kind}")
     parts = {
         "stage": stage,
         "kind": kind,
         "config": section.output_fields(),
-        "inputs": {n: seen.inputs[n] for n in method.needs if n not in seen.sidecars},
+        "inputs": input_parts(seen, method.needs),
         "parents": seen.parents(method.needs),
         **facts_of(methods, kind, method),
         **extra,
@@ -105,7 +115,8 @@ def select_steps(config: Curate, view: View, every: list[Shard]) -> tuple[list[P
         method = load(select.METHODS, section, seed=config.seed)
         view.require(method.needs, f"select: {section.kind}")
         parts = global_parts(view, every) | {"config": section.output_fields(), "seed": config.seed}
-        parts |= {"needs": view.parents(method.needs)} | facts_of(select.METHODS, section.kind, method)
+        parts |= {"needs": view.parents(method.needs), "inputs": input_parts(view, method.needs)}
+        parts |= {"deciding": source_digest("tasks.select.decisions")} | facts_of(select.METHODS, section.kind, method)
         step = Step(config.store, "select", section.kind, fingerprint({"stage": "select", **parts}))
         same = sum(other.config.kind == section.kind for other in planned)
         label = f"select/{section.kind}" + (f"#{same + 1}" if same else "")
@@ -138,8 +149,7 @@ def mix_step(config: Curate, view: View, every: list[Shard]) -> Planned:
     parts |= {"config": fields, **facts_of(mix.METHODS, section.kind, method)}
     parts |= {"drawing": source_digest("tasks.mix.lists")}
     step = Step(config.store, "mix", section.kind, fingerprint({"stage": "mix", **parts}))
-    seen = View(view.inputs | ({group: group} if group else {}), view.sidecars, view.failing, view.decisions)
-    return Planned(step, seen, section, method, "mix")
+    return Planned(step, with_columns(view, (group,) if group else ()), section, method, "mix")
 
 
 def sample_step(config: Curate, view: View, mixed: Step) -> Planned:
@@ -148,7 +158,8 @@ def sample_step(config: Curate, view: View, mixed: Step) -> Planned:
     method = load(sample.METHODS, section, seed=config.seed)
     view.require(method.needs, f"sample: {section.kind}")
     parts = {"mix": mixed.fingerprint, "seed": config.seed, "config": section.output_fields()}
-    parts |= {"needs": view.parents(method.needs), "planning": source_digest("tasks.sample.plans")}
+    parts |= {"needs": view.parents(method.needs), "inputs": input_parts(view, method.needs)}
+    parts |= {"planning": source_digest("tasks.sample.plans")}
     parts |= facts_of(sample.METHODS, section.kind, method)
     step = Step(config.store, "sample", section.kind, fingerprint({"stage": "sample", **parts}))
     return Planned(step, view, section, method, "sample")

@@ -83,6 +83,11 @@ def check_schemas(config: Curate, found: Scan, columns: Iterable[str], scores: l
     for file in sorted(found.schemas):
         distinct.setdefault(found.schemas[file].remove_metadata(), file)
     for schema, file in distinct.items():
+        twice = [name for name in schema.names if schema.names.count(name) > 1]
+        if twice:
+            raise ValueError(
+                f"{file} has {schema.names.count(twice[0])} columns named {twice[0]!r}; rename all but one"
+            )
         accepts(config.input, schema, file)
         group = config.mix.groups
         for name in [*columns, *([group] if group else [])]:

@@ -113,10 +113,10 @@ def frozen_state(run: Run, view: View, every: list[Shard]) -> str | None:
         return None
     method = load(annotate.METHODS, section)
     if getattr(section, "vocabulary", None):
-        if not files.exists(url):
-            states.save(url, method.from_text(_vocabulary(section)[1].decode("utf-8")))
+        states.save(url, method.from_text(_vocabulary(section)[1].decode("utf-8")))
         return url
     settings = section.model_dump(mode="json", exclude={"remine", "name", "vocabulary"})
+    settings["text"] = run.config.input.text
     about = url.removesuffix(".npz") + ".json"
     if files.exists(url) and not section.remine and not states.is_empty(states.load(url)):
         if files.exists(about) and files.read_json(about) != settings:
@@ -132,8 +132,8 @@ def frozen_state(run: Run, view: View, every: list[Shard]) -> str | None:
     common = {"step": step, "config": section}
     try:
         run.each(summarise_for_annotator, "shards", every, HEAVY, view=view, **common)
-        files.write_json(about, settings)
         run.once(fit_annotator, shards=every, target=url, **common)
+        files.write_json(about, settings)
     except (ItemsFailed, FileNotFoundError) as error:
         if not files.exists(url):  # else another run has mined the same and dropped its summaries
             raise RunFailed(f"mining the vocabulary failed: {error}") from error

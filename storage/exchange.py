@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from storage import files
 from storage.steps import Step
@@ -66,12 +67,35 @@ def take(table: pa.Table, rows: np.ndarray) -> pa.Table:
     """Rows of `table` by index, gathered in slices under 1 GiB."""
     if len(rows) == 0:
         return table.slice(0, 0)
-    per_row = max(1.0, table.nbytes / max(1, table.num_rows))
-    # Sizes vary: slices of a quarter of the limit at the average leave room for rows well above it.
-    step = int(max(1, GATHER_BYTES / 4 // per_row))
-    if len(rows) <= step:
-        return table.take(pa.array(rows))
-    return pa.concat_tables([table.take(pa.array(rows[i : i + step])) for i in range(0, len(rows), step)])
+    parts = [table.take(pa.array(rows[first:last])) for first, last in cuts(table, rows, GATHER_BYTES)]
+    return parts[0] if len(parts) == 1 else pa.concat_tables(parts)
+
+
+def cuts(table: pa.Table, rows: np.ndarray, limit: int) -> list[tuple[int, int]]:
+    """`rows` (indices into `table`) in consecutive ranges of at most `limit` bytes, one row at least each."""
+    ends = np.cumsum(row_bytes(table)[rows])
+    result, first = [], 0
+    while first < len(rows):
+        before = ends[first - 1] if first else 0
+        last = max(first + 1, int(np.searchsorted(ends, before + limit, side="right")))
+        result.append((first, last))
+        first = last
+    return result
+
+
+def row_bytes(table: pa.Table) -> np.ndarray:
+    """Bytes of every row, float64 `(n,)`: exact for text, bytes and images, the mean for other columns."""
+    total = np.zeros(table.num_rows)
+    for column in table.columns:
+        kind = column.type
+        if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
+            column = pa.chunked_array([pc.struct_field(c, "bytes") for c in column.chunks], kind.field("bytes").type)
+            kind = column.type
+        if kind in (pa.binary(), pa.large_binary(), pa.string(), pa.large_string()):
+            total += pc.fill_null(pc.binary_length(column), 0).to_numpy() + 8
+        elif table.num_rows:
+            total += column.nbytes / table.num_rows
+    return total
 
 
 class Gathering:

@@ -49,6 +49,16 @@ def exists(url: str) -> bool:
     return fs.exists(path)
 
 
+def is_writable(url: str) -> bool:
+    """Whether a folder at `url` exists or can be made, and be written to; of other file systems than local: yes."""
+    if not is_local(url):
+        return True
+    path = os.path.abspath(filesystem(url)[1])
+    while not os.path.exists(path):
+        path = os.path.dirname(path)
+    return os.path.isdir(path) and os.access(path, os.W_OK) and not path.startswith("/proc")
+
+
 def size(url: str) -> int:
     """Bytes of the file at `url`."""
     fs, path = filesystem(url)

@@ -43,15 +43,28 @@ def source_digest(module: str) -> str:
 
 
 def _collect(module: str, seen: dict[str, str]) -> None:
-    spec = importlib.util.find_spec(module)
-    if module in seen or spec is None or spec.origin is None:
+    path = _source(module)
+    if module in seen or path is None:
         return
-    text = Path(spec.origin).read_text(encoding="utf-8")
+    text = path.read_text(encoding="utf-8")
     seen[module] = digest(text.encode())
     for imported in _imports(ast.parse(text)):
         # The configuration tree is left out: what it says is in the fingerprint as values.
         if imported.split(".")[0] in PACKAGES and not imported.startswith("configs"):
             _collect(imported, seen)
+
+
+def _source(module: str) -> Path | None:
+    """The file of a module or package, found without importing it; None for a name inside a module."""
+    package, *inner = module.split(".")
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        return None
+    if not spec.submodule_search_locations:
+        return None if inner else Path(spec.origin)
+    place = Path(spec.origin).parent.joinpath(*inner)
+    candidates = (place.with_suffix(".py"), place / "__init__.py") if inner else (Path(spec.origin),)
+    return next((path for path in candidates if path.is_file()), None)
 
 
 def _imports(tree: ast.AST) -> Iterator[str]:
@@ -60,3 +73,4 @@ def _imports(tree: ast.AST) -> Iterator[str]:
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
             yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)  # a module, or a name in one

@@ -131,7 +131,7 @@ def as_binary(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Image bytes of an image column: binary as it is, `struct<bytes, path>` by its `bytes`; null where null."""
     if pa.types.is_struct(column.type):
         kind = column.type.field("bytes").type
-        return pa.chunked_array([pc.struct_field(chunk, "bytes") for chunk in column.chunks], kind)
+        column = pa.chunked_array([pc.struct_field(chunk, "bytes") for chunk in column.chunks], kind)
     return column.cast(pa.binary()) if pa.types.is_null(column.type) else column
 
 

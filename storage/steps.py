@@ -54,10 +54,13 @@ class Step:
         """Write one shard's sidecar, its failures and, last, its commit point."""
         data = parquet_bytes(table)
         files.write_bytes(self.file(f"{shard}.parquet"), data)
+        url = self.file(f"{shard}.failures.parquet")
         if failures:
             rows, reasons, details = zip(*sorted(failures), strict=True)
             failed = pa.table([rows, reasons, details], schema=FAILURES)
-            files.write_bytes(self.file(f"{shard}.failures.parquet"), parquet_bytes(failed))
+            files.write_bytes(url, parquet_bytes(failed))
+        elif files.exists(url):  # of an attempt that crashed before its commit point
+            files.remove(url)
         self.commit(
             shard, rows=table.num_rows, failures=len(failures), seconds=seconds, digest=digest(memoryview(data))
         )

@@ -33,6 +33,8 @@ class Annotator(Protocol):
     """Columns it reads."""
     provides: tuple[str, ...]
     """Columns of its sidecar: `concepts` and `confidences`."""
+    input_columns: tuple[str, ...]
+    """Optional: those of `needs` that are columns of the input by the name the user gave, not by their role."""
 
     def __init__(self, config: Any, state: dict[str, np.ndarray] | None = None) -> None: ...
 

@@ -27,6 +27,7 @@ class ColumnAnnotator:
             raise ValueError(f"`threshold` is {config.threshold}, but `scores` names no column of confidences")
         self.config = config
         self.needs = (config.column,) if config.scores is None else (config.column, config.scores)
+        self.input_columns = self.needs
 
     def run(self, rows: pa.Table) -> Result:
         """Annotate one shard.

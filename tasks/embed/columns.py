@@ -24,6 +24,7 @@ class ColumnEmbedder:
         """`columns` is there for the Protocol: whether the input has pictures does not matter here."""
         self._sources = {name: source for name, source in (("image", config.image), ("text", config.text)) if source}
         self.needs = tuple(dict.fromkeys(self._sources.values()))
+        self.input_columns = self.needs
         self.provides = tuple(f"{name}_embedding" for name in self._sources)
         self.provides += ("alignment",) if len(self._sources) == 2 else ()
 

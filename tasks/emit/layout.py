@@ -89,7 +89,9 @@ def measure(step: Step, view: View, block: Block, plan: pa.Table | None, group_r
         rows = rows_of_shard(plan, shard)
         if rows is None:
             continue
-        sizes = view.table(shard, ("image_bytes",))["image_bytes"].to_numpy() + _other_bytes(shard, view)
+        known = view.table(shard, ("image_bytes", "text_chars"))
+        # Encoded sizes understate repeated texts; two bytes a character stand between ASCII and CJK.
+        sizes = known["image_bytes"].to_numpy() + 2 * known["text_chars"].to_numpy() + _other_bytes(shard, view)
         group = rows["position"].to_numpy() // group_rows
         mine = np.bincount(group, weights=sizes[rows["row"].to_numpy()])
         total = _add(total, mine)

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from storage import files, shards
-from storage.exchange import GATHER_BYTES, spill, take
+from storage.exchange import GATHER_BYTES, cuts, spill, take
 from storage.manifests import file_facts
 from storage.shards import Shard
 from storage.steps import Step
@@ -61,13 +61,14 @@ def used_slices(shard: Shard, plan: pa.Table, columns: list[str]) -> Iterator[tu
             at = int(starts[group])
             for batch in parquet.iter_batches(size, row_groups=[group], columns=present, use_threads=False):
                 first, last = np.searchsorted(wanted, [at, at + batch.num_rows])
-                for begin in range(first, last, size):
-                    yield at, pa.Table.from_batches([batch]), plan.slice(begin, min(size, last - begin))
+                rows = pa.Table.from_batches([batch])
+                for begin, end in cuts(rows, wanted[first:last] - at, shards.SLICE_BYTES):
+                    yield at, rows, plan.slice(first + begin, end - begin)
                 at += batch.num_rows
 
 
 def _with_mix_columns(rows: pa.Table, plan: pa.Table, extras: pa.Table, shard: Shard, layout: Layout) -> pa.Table:
-    added = {*ADDED.names, *extras.column_names}
+    added = {*ADDED.names, *layout.scores}
     inputs = pa.schema([field for field in layout.schema if field.name not in added])
     table = conform(rows, inputs, layout.image)
     at = plan["row"]
@@ -76,7 +77,7 @@ def _with_mix_columns(rows: pa.Table, plan: pa.Table, extras: pa.Table, shard: S
     made = {f"mix_{name}": plan[name] for name in ("step", "rank", "slot", "draw", "round", "weight", "row")}
     made["mix_file"] = pa.array([shard.file]).take(pa.array(np.zeros(plan.num_rows, np.int32)))
     made["mix_uid"] = _hex(uids)
-    made |= {name: mine[name] for name in extras.column_names if name != "uid"}
+    made |= {name: mine[name] for name in layout.scores}
     columns = {name: table[name] for name in table.column_names} | made
     return pa.table([columns[field.name] for field in layout.schema], schema=layout.schema)
 

@@ -102,6 +102,9 @@ def _common(name: str, known: tuple[pa.DataType, str] | None, kind: pa.DataType,
     if known is None or known[0] == kind:
         return kind
     try:
+        missing = pa.types.is_null(known[0]) or pa.types.is_null(kind)
+        if not missing and _number(known[0]) != _number(kind):
+            raise pa.ArrowTypeError("a number would lose digits")
         pair = [pa.schema([(name, known[0])]), pa.schema([(name, kind)])]
         return pa.unify_schemas(pair, promote_options="permissive").field(0).type
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
@@ -109,6 +112,15 @@ def _common(name: str, known: tuple[pa.DataType, str] | None, kind: pa.DataType,
             f"the column {name!r} is {known[0]} in {known[1]} and {kind} in {file}; "
             f"give both one type, or leave it out with `input.exclude: [{name}]`"
         ) from error
+
+
+def _number(kind: pa.DataType) -> str | None:
+    """The family of numbers within which a wider type loses nothing; None for what is no number."""
+    if pa.types.is_signed_integer(kind):
+        return "signed"
+    if pa.types.is_unsigned_integer(kind):
+        return "unsigned"
+    return "floating" if pa.types.is_floating(kind) else None
 
 
 def conform(table: pa.Table, schema: pa.Schema, image: str | None) -> pa.Table:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from storage.exchange import Gathering
 from storage.shards import Shard
@@ -51,9 +52,14 @@ def scatter_shards(
     """First pass: send the used rows of shards (each with its block) to their parts."""
     plan, starts = Gathering(step, "plan", parts), load_state(step.file("starts.npz"))["starts"]
 
+    gathered: dict[int, pa.Table | None] = {}
+
     def work(item: tuple[int, Shard]) -> None:
         block, shard = item
-        scatter(step, view, shard, rows_of_shard(plan.gather(block), shard), layout, starts)
+        if block not in gathered:  # shards come in order: one block at a time
+            gathered.clear()
+            gathered[block] = plan.gather(block)
+        scatter(step, view, shard, rows_of_shard(gathered[block], shard), layout, starts)
 
     return each(shards, work)
 

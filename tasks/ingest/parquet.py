@@ -32,9 +32,10 @@ class ParquetIngester:
         parts, failures, at = [], [], 0
         for rows in shards.stream(url, columns, self._image):
             image = rows.column(self._image) if self._image else None
-            text = shards.as_text(rows.column(self._text)) if self._text else None
+            text, broken = readable(shards.as_text(rows.column(self._text))) if self._text else (None, [])
             parts.append(identities(image, text))
-            failures += unusable(image, text, at)
+            failures += [f for f in unusable(image, text, at) if f.row - at not in broken]
+            failures += [Failure(at + row, "text_not_utf8", "the text is not valid UTF-8") for row in broken]
             at += rows.num_rows
         return (
             content,
@@ -78,6 +79,25 @@ def identities(image: pa.ChunkedArray | None, text: pa.ChunkedArray | None) -> p
             "text_chars": chars.cast(pa.int32()),
         }
     )
+
+
+def readable(text: pa.ChunkedArray) -> tuple[pa.ChunkedArray, list[int]]:
+    """The texts with null for those that are not UTF-8, and the rows of those.
+
+    Row by row only where a slice has such a text at all: Parquet files may declare any bytes to be a string.
+    """
+    try:
+        text.validate(full=True)
+    except pa.ArrowInvalid:
+        found, broken = [], []
+        for row, data in enumerate(text.cast(pa.large_binary()).to_pylist()):
+            try:
+                found.append(None if data is None else data.decode())
+            except UnicodeDecodeError:
+                found.append(None)
+                broken.append(row)
+        return pa.chunked_array([pa.array(found, text.type)]), broken
+    return text, []
 
 
 def unusable(image: pa.ChunkedArray | None, text: pa.ChunkedArray | None, at: int) -> list[Failure]:

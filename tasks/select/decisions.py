@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from storage import exchange, files
 from storage.exchange import ROW, SHARD
@@ -80,19 +81,19 @@ def bucket_decisions(step: Step, method: Any, state: State, bucket: int, rows: p
         exchange.spill(step, "decisions", str(bucket), [(table, table[SHARD].to_numpy())])
 
 
-def publish_decisions(step: Step, shard: Shard, table: pa.Table | None, every: list[Shard]) -> None:
-    """Write one shard's decisions in row order; `every` names the shards that keepers may stand in."""
+def publish_decisions(step: Step, shard: Shard, table: pa.Table | None, names: pa.Array | None) -> None:
+    """Write one shard's decisions in row order; `names` are the files of all shards, None: keepers are in this one."""
     table = (TRAVELLING.empty_table() if table is None else table).sort_by(ROW)
-    names = pa.array([other.file for other in every] or [shard.file])
-    # Without `every` all keepers are rows of this shard.
-    at = table["keeper_shard"] if every else pa.chunked_array([pa.nulls(table.num_rows, pa.int32())])
+    at = table["keeper_shard"].combine_chunks()
+    if names is None:
+        names, at = pa.array([shard.file]), pc.if_else(pc.is_null(at), at, pa.scalar(0, pa.int32()))
     columns = {
         "shard": pa.DictionaryArray.from_arrays(np.zeros(table.num_rows, np.int32), [shard.digest]),
         "row": table[ROW],
         "keep": table["keep"],
         "reason": table["reason"],
         "score": table["score"],
-        "keeper_file": names.take(at.combine_chunks()),
+        "keeper_file": names.take(at),
         "keeper_row": table["keeper_row"],
     }
     files.write_bytes(step.file(f"{shard.digest}.parquet"), parquet_bytes(pa.table(columns)))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pyarrow as pa
+
 from storage.exchange import Gathering, spill
 from storage.shards import Shard
 from storage.states import Checkpoint
@@ -64,7 +66,8 @@ def decide_buckets(
 def collect_decisions(step: Step, buckets: list[int], every: list[Shard], shards: list[Shard], label: str) -> dict:
     """Publish each shard's decisions, gathered from the buckets."""
     home = Gathering(step, "decisions", [str(bucket) for bucket in buckets])
-    return each(shards, lambda shard: publish_decisions(step, shard, home.gather(shard.index), every))
+    names = pa.array([shard.file for shard in every], pa.string())
+    return each(shards, lambda shard: publish_decisions(step, shard, home.gather(shard.index), names))
 
 
 @stage_task(name="decide", task_run_name="select {step.kind}: decide {label}")
@@ -74,6 +77,6 @@ def decide_shards(step: Step, view: View, config: Any, seed: int, shards: list[S
 
     def work(shard: Shard) -> None:
         rows = rows_of(view, shard, method.needs)
-        publish_decisions(step, shard, decisions_table(rows, method.decide(rows, state)), [])
+        publish_decisions(step, shard, decisions_table(rows, method.decide(rows, state)), None)
 
     return each(shards, work)

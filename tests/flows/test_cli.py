@@ -59,7 +59,10 @@ def test_check_names_what_does_not_fit(file, corpus):
     told = call("check", file, "--set", "annotate={kind: column, column: classes}")
     assert told.exit_code == 2 and "has no column 'classes'; its columns are image, text" in told.output
     told = call("check", file, "--set", "embed=null")
-    assert told.exit_code == 2 and "needs the column 'image_embedding', which nothing before it makes" in told.output
+    assert (
+        told.exit_code == 2
+        and "`score: alignment` needs the column 'alignment', which nothing before it makes" in told.output
+    )
 
 
 def test_verify_finds_the_first_discrepancy(corpus):

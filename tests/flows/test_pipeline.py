@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from corpora import config, digests, rows, run, sidecars, write_corpus
+from corpora import config, digests, png, rows, run, sidecars, write_corpus
 
 from flows.run import RunFailed
 from storage import manifests
@@ -176,6 +176,60 @@ def test_ranks_hold_equal_disjoint_parts(corpus):
     for step in range(max(table["mix_step"].to_pylist()) + 1):
         ranks = table.filter(pa.compute.equal(table["mix_step"], step))["mix_rank"].to_pylist()
         assert ranks == sorted(ranks) and np.bincount(ranks).tolist() == [4, 4, 4, 4]
+
+
+def test_columns_that_bear_our_names_stay_the_users(corpus):
+    """`uid` and `width` in the input; `mix.groups` and the concept column named like a role or a sidecar of ours."""
+    for number, file in enumerate(sorted((corpus / "in").iterdir())):
+        table = pq.read_table(file)
+        n = table.num_rows
+        table = table.append_column("uid", pa.array([f"user-{number}-{i}" for i in range(n)]))
+        table = table.append_column("text_chars", pa.array(["even" if i % 2 == 0 else "odd" for i in range(n)]))
+        pq.write_table(table.append_column("caption", table["text"]), file)
+    over = {"input": {"text": "caption"}, "annotate": {"kind": "column", "column": "text", "separator": " "}}
+    over |= {"mix": {"groups": "text_chars"}, "sample": {"kind": "iid", "batch_size": 16}}
+    mix = run(config(corpus, over))
+    adds_up(mix, 420)
+    assert all(u.startswith("user-") for u in data(mix)["uid"].to_pylist())
+    report = Path(mix.url, "report", "report.json").read_text()
+    assert '"group": "even"' in report and "w000" in report
+
+
+def test_another_column_behind_a_role_is_another_selection(corpus):
+    select = [{"kind": "threshold", "score": "source", "minimum": 0.5}]
+    for file in sorted((corpus / "in").iterdir()):
+        table = pq.read_table(file)
+        n = table.num_rows
+        pq.write_table(table.append_column("a", pa.array([1] * n)).append_column("b", pa.array([0] * n)), file)
+    one = run(config(corpus, {"input": {"source": "a"}, "select": select}))
+    two = run(config(corpus, {"input": {"source": "b"}, "select": select}))
+    assert one.emitted > 0 and two.emitted == 0
+
+
+def test_one_heavy_row_drawn_often(tmp_path, monkeypatch):
+    from storage import exchange, shards
+    from tasks.emit import rows as emit_rows
+
+    monkeypatch.setattr(exchange, "GATHER_BYTES", 1 << 20)
+    monkeypatch.setattr(emit_rows, "GATHER_BYTES", 1 << 20)
+    monkeypatch.setattr(shards, "SLICE_BYTES", 1 << 20)
+    images = [png(i) for i in range(40)]
+    images[7] = images[7] + bytes(300_000)
+    shard(tmp_path, 40, image=images)
+    over = {"select": [], "mix": {"budget": 640}, "sample": {"kind": "iid", "batch_size": 32, "filter_ratio": 0}}
+    mix = run(config(tmp_path, over | {"emit": {"part_bytes": 3_000_000}}))
+    adds_up(mix, 40)
+    table = data(mix)
+    assert sum(len(i["bytes"]) > 300_000 for i in table["image"].to_pylist()) == 16
+
+
+def test_a_caption_that_is_not_utf8_is_quarantined_alone(tmp_path):
+    raw = pa.array([b"fine words"] * 20 + [b"\xff\xfe bad"] + [b"more words"] * 19, pa.binary())
+    text = pa.Array.from_buffers(pa.string(), 40, raw.buffers())
+    shard(tmp_path, 40, text=text)
+    mix = run(config(tmp_path, {"select": [], "sample": {"kind": "iid", "batch_size": 8}}))
+    adds_up(mix, 40)
+    assert [r["row"] for r in ledger(mix).to_pylist() if r["reason"] == "text_not_utf8"] == [20]
 
 
 # ------------------------------------------------------------------------------------------------------------- corners

@@ -11,11 +11,14 @@ def test_order_of_keys_does_not_matter_and_values_do():
     assert fingerprints.fingerprint({"a": 1}) != fingerprints.fingerprint({"a": "1"})
 
 
-def test_source_digest_follows_imports_of_ours(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "how", ["from tasks_probe.kernel import f", "from tasks_probe import kernel", "import tasks_probe.kernel"]
+)
+def test_source_digest_follows_imports_of_ours(tmp_path, monkeypatch, how):
     package = tmp_path / "tasks_probe"
     package.mkdir()
     (package / "__init__.py").write_text("")
-    (package / "method.py").write_text("from tasks_probe.kernel import f\n")
+    (package / "method.py").write_text(f"{how}\n")
     (package / "kernel.py").write_text("def f(): return 1\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(fingerprints, "PACKAGES", ("tasks_probe",))

@@ -34,7 +34,7 @@ def test_every_needed_row_group_is_read_once_and_no_other(tmp_path, monkeypatch)
 
 
 def test_a_row_used_very_often_comes_in_bounded_slices(tmp_path, monkeypatch):
-    monkeypatch.setattr(rows.shards, "slice_rows", lambda metadata: 4)
+    monkeypatch.setattr(rows.shards, "SLICE_BYTES", 32)
     shard = write(tmp_path)
     sizes = [mine.num_rows for _, _, mine in rows.used_slices(shard, plan_for([7] * 50 + [8]), ["n"])]
     assert sum(sizes) == 51 and max(sizes) <= 4

@@ -35,6 +35,12 @@ def test_types_without_common_ground_are_refused_with_both_files():
         build([BASE | {"n": pa.int64()}, BASE | {"n": pa.string()}])
 
 
+@pytest.mark.parametrize("other", [pa.float64(), pa.uint64()])
+def test_numbers_that_would_lose_digits_are_refused(other):
+    with pytest.raises(ValueError, match="'n' is int64 in 0.parquet and"):
+        build([BASE | {"n": pa.int64()}, BASE | {"n": other}])
+
+
 UNREADABLE = {
     "map": pa.map_(pa.string(), pa.int64()),
     "inside": pa.list_(pa.struct([("m", pa.map_(pa.string(), pa.int64()))])),

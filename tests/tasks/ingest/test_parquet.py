@@ -3,7 +3,7 @@ import pytest
 from blake3 import blake3
 
 from tasks import ingest
-from tasks.ingest.parquet import identities, unusable
+from tasks.ingest.parquet import identities, readable, unusable
 
 
 def column(values, kind):
@@ -33,6 +33,13 @@ def test_rows_without_content_are_named_with_their_reason():
         (13, "text_null"),
         (14, "text_blank"),
     ]
+
+
+def test_texts_that_are_not_utf8_are_named_and_nulled():
+    data = pa.array([b"ok", b"\xff\xfe", None, b"fine"], pa.binary())
+    text = pa.chunked_array([pa.Array.from_buffers(pa.string(), 4, data.buffers())])
+    clean, broken = readable(text)
+    assert clean.to_pylist() == ["ok", None, None, "fine"] and broken == [1]
 
 
 class Columns:
