@@ -142,7 +142,8 @@ def explain(
         from flows.explaining import explain_row
 
         for told in explain_row(mix, key):
-            table = Table(title=told.pop("title"), show_header=False, title_justify="left")
+            title = told.pop("title")
+            table = Table(title=title, show_header=False, title_justify="left", min_width=len(title))
             for name, value in told.items():
                 table.add_row(name, str(value))
             out.print(table)
