@@ -84,9 +84,10 @@ def test_a_killed_run_of_the_command_line_goes_on(tmp_path):
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(settings))
     mixwright = str(Path(sys.executable).with_name("mixwright"))
     subprocess.run([mixwright, "curate", str(tmp_path / "a.yaml")], env=environment, check=True, capture_output=True)
-    process = subprocess.Popen(
-        [mixwright, "curate", str(tmp_path / "b.yaml")], env=environment, start_new_session=True, stderr=subprocess.PIPE
-    )
+    # Nobody reads its output: a pipe could fill up and hold the run.
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    command = [mixwright, "curate", str(tmp_path / "b.yaml")]
+    process = subprocess.Popen(command, env=environment, start_new_session=True, **quiet)
     while not list((tmp_path / "b" / "store").glob("select/*/*/state.npz")):
         assert process.poll() is None
         time.sleep(0.02)
