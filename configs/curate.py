@@ -6,34 +6,12 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from configs.inputs import NAME, Columns, Inputs
 from configs.methods import Annotate, Embed, Iid, Mix, Sample, Score, Select, Static
 from configs.section import Section
+from configs.storage import Storage
 
 Preset = Literal["demo", "image-text", "text-only", "plain"]
-NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
-
-
-class Input(Section):
-    """Where the raw shards are and which columns mean what; every other column passes through to the mix."""
-
-    kind: Literal["parquet"] = "parquet"
-    path: str = Field(
-        description="A folder (its *.parquet, at any depth), a glob or one file; local or any fsspec URL."
-    )
-    image: str | None = Field("image", description="Column of encoded images: binary or struct<bytes, path>; or null.")
-    text: str | None = Field("text", description="Column of captions; or null.")
-    key: str | None = Field(None, description="Column of the user's own row keys; passed through, need not be unique.")
-    source: str | None = Field(None, description="Column that says where a row comes from.")
-    exclude: list[str] = Field([], description="Columns that do not pass through to the mix.")
-    unsupported: Literal["refuse", "json"] = Field(
-        "refuse", description="Columns of types that `datasets` cannot read back: refuse the input, or write JSON text."
-    )
-
-    @model_validator(mode="after")
-    def _something_to_curate(self) -> Input:
-        if self.image is None and self.text is None:
-            raise ValueError("`input.image` and `input.text` are both null; name one column at least")
-        return self
 
 
 class Emit(Section):
@@ -53,6 +31,10 @@ class Report(Section):
     """The report beside the mix."""
 
     top_concepts: int = Field(40, ge=1, le=500, description="Concepts shown in the histograms.")
+    gallery_rows: int = Field(
+        12, ge=0, le=60, description="Rows shown of the kept ones and of each reason; 0: the report has no galleries."
+    )
+    thumbnail_pixels: int = Field(128, ge=16, le=512, description="Longer side of the pictures in galleries.")
 
 
 class Runner(Section):
@@ -68,12 +50,20 @@ class Runner(Section):
 class Curate(Section):
     """A curation run, whole. Leaving a stage's section out (null or an empty list) skips the stage."""
 
-    operational: ClassVar[frozenset[str]] = frozenset({"store", "runner"})
+    operational: ClassVar[frozenset[str]] = frozenset({"store", "storage", "runner", "max_quarantine_fraction"})
 
     name: str = Field("mix", pattern=NAME, description="Name of the mix: its folder under `emit.out`.")
     seed: int = Field(0, ge=0, le=2**63 - 1, description="Seed of all random choices in selection, mixing, sampling.")
     store: str = Field("mixwright-store", description="Folder or fsspec URL of sidecars, decisions, plans: the cache.")
-    input: Input
+    storage: Storage = Field(Storage(), description="How object stores are reached; secrets as env:NAME alone.")
+    input: Inputs = Field(description="The raw data: one input, or a list of named inputs.")
+    max_quarantine_fraction: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="The run fails, before anything is mixed, if more than this share of rows (or of files) ends in "
+        "the quarantine.",
+    )
     embed: Embed | None = Field(None, description="How rows are embedded.")
     annotate: Annotate | None = Field(None, description="How rows get their concepts.")
     score: list[Score] = Field([], description="Scores, one or more named columns each.")
@@ -83,3 +73,28 @@ class Curate(Section):
     emit: Emit = Field(Emit(), description="How the mix is written.")
     report: Report = Field(Report(), description="What the report shows.")
     runner: Runner = Field(Runner(), description="How work is spread.")
+
+    @model_validator(mode="after")
+    def _inputs_fit_together(self) -> Curate:
+        """Inputs of one run have names of their own, and all have images or none, all have text or none."""
+        names = [one.name for one in self.inputs]
+        if len(names) > 1 and (None in names or len(set(names)) < len(names)):
+            raise ValueError(f"`input` has {len(names)} inputs named {names}; each needs a `name` of its own")
+        for role in ("image", "text"):
+            having = {getattr(one, role) is not None for one in self.inputs}
+            if len(having) > 1:
+                raise ValueError(f"some of `input` have `{role}` and some have none; curate them in runs of their own")
+        return self
+
+    @property
+    def inputs(self) -> tuple[Columns, ...]:
+        """The inputs, one or several."""
+        return tuple(self.input) if isinstance(self.input, list) else (self.input,)
+
+    @property
+    def roles(self) -> dict[str, str]:
+        """Role -> the column's name in the mix: the first input's that has one; of named inputs there is a source."""
+        found: dict[str, str] = {}
+        for one in self.inputs:
+            found = one.roles | found
+        return found | ({"source": "source"} if "source" not in found and self.inputs[0].name else {})

@@ -39,6 +39,8 @@ class Plan:
     entries: list[Shard]
     every: list[Shard]
     keeper_of: dict[str, str]
+    damaged: dict[str, str]
+    """File that is quarantined as a whole -> why."""
     planned: list[Planned]
     """Per-shard steps and selects in order."""
     ingest: Step
@@ -81,11 +83,11 @@ def is_whole(url: str) -> bool:
 def layout_of(run: Run, plan: Plan, url: str) -> Layout:
     """How the mix is laid out."""
     config = run.config
-    rows = config.emit.row_group_rows or (100 if config.input.image else 10_000)
+    rows = config.emit.row_group_rows or (100 if config.roles.get("image") else 10_000)
     return Layout(
         url=url,
         schema_bytes=plan.schema.serialize().to_pybytes(),
-        image=config.input.image,
+        image=config.roles.get("image"),
         scores=plan.scores,
         part_bytes=config.emit.part_bytes,
         row_group_rows=rows,
@@ -118,7 +120,7 @@ def write_all(run: Run, plan: Plan, step: Step, layout: Layout) -> Counter[str]:
         run.each(write_parts, "parts", todo, HEAVY, step=step, layout=layout, every=plan.every)
     total["parts"] = parts
     labels = {plan.ingest.fingerprint: "ingest"} | {one.step.fingerprint: one.label for one in plan.planned}
-    sources = Sources(plan.view, labels, plan.mix, plan.sampled["whole_draws"], plan.keeper_of)
+    sources = Sources(plan.view, labels, plan.mix, plan.sampled["whole_draws"], plan.keeper_of, plan.damaged)
     run.each(account_blocks, "blocks", cut, sources=sources, **common)
     for number, _ in cut:
         total.update(step.facts(f"block-{number:05d}")["tally"])
@@ -140,7 +142,7 @@ def publish(run: Run, plan: Plan, step: Step, url: str, tally: Counter[str]) -> 
         counted = len(cut) if run.config.annotate else 0
         if counted:
             numbered = list(enumerate(cut))
-            repeated = sorted(plan.keeper_of)
+            repeated = sorted({*plan.keeper_of, *plan.damaged})
             run.each(count_concepts, "blocks", numbered, step=step, view=plan.view, mix=url, repeated=repeated)
         top = run.config.report.top_concepts
         markdown = run.once(write_report, step=step, mix=url, summary=summary, block_count=counted, top=top)
@@ -178,8 +180,9 @@ def manifest_of(run: Run, plan: Plan, step: Step, url: str, counts: dict[str, in
             "world_size": sampler.world_size,
             "superbatch": sampler.superbatch,
         },
-        "columns": {role: getattr(config.input, role) for role in ("image", "text", "key", "source")},
+        "columns": {role: config.roles.get(role) for role in ("image", "text", "key", "source")},
         "parents": [{"file": e.file, "digest": e.digest, "rows": e.rows} for e in plan.entries],
+        "damaged": [{"file": file, "why": why} for file, why in sorted(plan.damaged.items())],
         "steps": [
             {"label": label, "stage": s.stage, "kind": s.kind, "fingerprint": s.fingerprint}
             for label, s in [

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from configs.curate import Curate
+from flows.freezing import frozen_url
 from flows.pipeline import examine, plan_per_shard
 from flows.planning import ingest_step, mix_step, planned_draws, sample_step
 from flows.planning import select_steps as plan_selects
+from flows.reaching import reaching
 from flows.scanning import Scan, known_shards
-from flows.stages import frozen_url
 from storage import files
 from storage.fingerprints import digest
 from storage.shards import Shard
@@ -32,23 +33,26 @@ class Forecast:
     lines: list[str]
 
 
+@reaching
 def forecast(config: Curate) -> Forecast:
     """The plan of a run against the store as it is. Reads listings and footers, computes nothing."""
     found, _ = examine(config)
-    _, every, _ = known_shards(found)
+    every = known_shards(found).every
     total = sum(found.rows.values())
     new = [entry for entry in found.entries if entry.file not in found.facts]
     new_rows = sum(found.rows.get(entry.file, 0) for entry in new)
     table = [_shard_row("ingest", ingest_step(config), every, found, new_rows)]
     for one in plan_per_shard(config, _vocabulary_digest(config))[0]:
         table.append(_shard_row(one.label, one.step, every, found, new_rows))
-    table += [_global_row(label, step) for label, step in _global_steps(config, every, bool(new))]
+    unknown = bool(new or found.waiting)
+    table += [_global_row(label, step) for label, step in _global_steps(config, every, unknown)]
     size = sum(entry.size for entry in found.entries)
     draws = planned_draws(config)
     steps = (total if draws is None else draws) // config.sample.superbatch
     emitted = steps * config.sample.batch_size
     lines = [
         f"{len(found.entries)} files, {total:,} rows, {_bytes(size)}; {len(new)} files are new or have changed",
+        *_waiting(found),
         f"at most {emitted:,} rows emitted, about {_bytes(round(size / max(1, total) * emitted))}, in "
         f"{files.join(config.emit.out, config.name)}; emitting needs as much again in {config.store} for a while",
     ]
@@ -57,7 +61,18 @@ def forecast(config: Curate) -> Forecast:
             f"the mix would be empty: a batch needs a superbatch of {config.sample.superbatch:,} draws; lower "
             "`sample.batch_size` or `sample.filter_ratio`, or set `mix.budget`"
         )
-    return Forecast(table, lines + [f"cannot be read: {name}: {why}" for name, why in sorted(found.unreadable.items())])
+    lines += [f"cannot be read: {name}: {why}" for name, why in sorted(found.unreadable.items())]
+    lines += [f"damaged, will be quarantined as a whole: {name}: {why}" for name, why in sorted(found.damaged.items())]
+    return Forecast(table, lines)
+
+
+def _waiting(found: Scan) -> list[str]:
+    """A line on what has to be converted first; how many rows that has nobody knows before."""
+    units = found.waiting
+    if not units:
+        return []
+    size = _bytes(sum(unit.size for unit in units))
+    return [f"{len(units)} units, {size}, are converted to Parquet first; their rows are not in these figures"]
 
 
 def _vocabulary_digest(config: Curate) -> str | None:
@@ -69,7 +84,7 @@ def _shard_row(label: str, step: Step, every: list[Shard], found: Scan, new_rows
     committed = step.committed()
     done = [shard for shard in every if shard.digest in committed]
     todo_rows = sum(s.rows for s in every if s.digest not in committed) + new_rows
-    todo = len(found.entries) - len(found.unreadable) - len(done)
+    todo = len({e.file for e in found.entries} - {*found.unreadable} - {*found.damaged}) - len(done)
     left = f"{todo} shards, {todo_rows:,} rows" if todo > 0 else "-"
     return (label, step.kind, left, f"{len(done)} shards", _time(step, done, todo_rows))
 

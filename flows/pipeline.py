@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from configs.curate import Curate
 from flows import stages
@@ -21,12 +24,15 @@ from flows.planning import (
     score_steps,
     select_steps,
 )
-from flows.run import Run
+from flows.reaching import reaching
+from flows.run import Run, RunFailed
 from flows.runners import Runner
-from flows.scanning import Scan, check_schemas, known_shards, scan, take_in
+from flows.scanning import Known, Scan, check_schemas, known_shards, scan, take_in
 from flows.stages import timed
 from storage import files
+from storage.ledger import DAMAGED_FILE
 from storage.view import View
+from tasks.annotate import vocabularies
 from tasks.ingest import PROVIDES
 
 
@@ -52,12 +58,20 @@ class Mix:
         facts, batches = self.manifest["counts"], self.manifest["batches"]
         told = (
             f"of {facts['rows_in']:,} rows in, {facts['kept']:,} were kept, {facts['dropped']:,} dropped and "
-            f"{facts['quarantined']:,} quarantined"
+            f"{facts['quarantined']:,} quarantined{self._damaged}"
         )
         if not self.emitted:
             return f"the mix is empty: {told}. {self._why_empty()} See {self.url}/report/index.html"
         size = batches["batch_size"]
         return f"{self.emitted:,} rows in {batches['steps']:,} batches of {size:,}; {told}: {self.url}"
+
+    @property
+    def _damaged(self) -> str:
+        """What to say of files that are quarantined as a whole."""
+        found = self.manifest.get("damaged", [])
+        if not found:
+            return ""
+        return f"; {len(found)} damaged files are quarantined as a whole, first {found[0]['file']}: {found[0]['why']}"
 
     def _why_empty(self) -> str:
         facts, batches = self.manifest["counts"], self.manifest["batches"]
@@ -103,6 +117,34 @@ def score_columns(config: Curate, planned: list[Planned]) -> list[str]:
     return made if config.emit.scores is None else config.emit.scores
 
 
+def stop_if_too_much_is_quarantined(run: Run, view: View, known: Known) -> None:
+    """End the run if more rows failed than `max_quarantine_fraction` allows.
+
+    The sum over the stages is a cheap upper bound; rows are looked at only where that is above the limit.
+
+    Raises:
+        RunFailed: With the share, the limit, and the commonest reasons.
+    """
+    limit = run.config.max_quarantine_fraction * sum(shard.rows for shard in known.entries)
+    lost = sum(shard.rows for shard in known.entries if shard.file in known.damaged)
+    failing = [s for s in known.every if any(step.facts(s.digest)["failures"] for step in view.failing)]
+    if lost + sum(step.facts(s.digest)["failures"] for s in failing for step in view.failing) <= limit:
+        return
+    reasons: Counter[str] = Counter({DAMAGED_FILE: lost} if lost else {})
+    for shard in failing:
+        lost += shard.rows - int(np.count_nonzero(view.alive(shard)))
+        for step in view.failing:
+            reasons.update(step.failures(shard.digest)["reason"].to_pylist())
+    if lost > limit:
+        told = ", ".join(f"{reason} {count:,}" for reason, count in reasons.most_common(4))
+        raise RunFailed(
+            f"{lost:,} of {sum(shard.rows for shard in known.entries):,} rows would be quarantined, more than "
+            f"`max_quarantine_fraction` {run.config.max_quarantine_fraction:g} allows ({told}); mend the input, or "
+            "raise the limit: nothing that is done is done again"
+        )
+
+
+@reaching
 def examine(config: Curate) -> tuple[Scan, list[Planned]]:
     """Everything that can be refused before work: the configuration against itself and against the input.
 
@@ -113,16 +155,19 @@ def examine(config: Curate) -> tuple[Scan, list[Planned]]:
     _, view = select_steps(config, view, [])
     sample_step(config, view, ingest_step(config))
     vocabulary = getattr(config.annotate, "vocabulary", None)
-    if vocabulary and not files.exists(vocabulary):
-        raise ValueError(f"`annotate.vocabulary` is {vocabulary!r}; there is no such file")
+    if vocabulary:
+        vocabularies.check(vocabulary)
     for setting, url in (("store", config.store), ("emit.out", config.emit.out)):
-        if not files.is_writable(url):
-            raise ValueError(f"`{setting}` is {url!r}; nothing can be written there")
+        try:
+            files.try_writing(url)
+        except OSError as error:
+            raise ValueError(f"`{setting}` is {url!r}; nothing can be written there: {error}") from None
     found = scan(config)
     check_schemas(config, found, columns_named(planned), score_columns(config, planned))
     return found, planned
 
 
+@reaching
 def curate(config: Curate, runner: Runner, log: Callable[[str], None]) -> Mix:
     """Curate one mix.
 
@@ -131,10 +176,12 @@ def curate(config: Curate, runner: Runner, log: Callable[[str], None]) -> Mix:
         RunFailed: Some work failed; what was finished stays, a rerun goes on from there.
     """
     run = Run(config, runner, log)
-    found, _ = examine(config)
+    found, planned = examine(config)
     with timed(run, "ingest"):
-        take_in(run, found)
-    entries, every, keeper_of = known_shards(found)
+        found = take_in(run, found)
+    schema = check_schemas(config, found, columns_named(planned), score_columns(config, planned))
+    known = known_shards(found)
+    every = known.every
     view = input_view(config).after(ingest_step(config), PROVIDES)
     done: list[Planned] = []
     if config.embed:
@@ -148,6 +195,7 @@ def curate(config: Curate, runner: Runner, log: Callable[[str], None]) -> Mix:
     scores, view = score_steps(config, view)
     stages.score(run, scores, every)
     run.stop_if_failed()
+    stop_if_too_much_is_quarantined(run, view, known)
 
     selects, view = select_steps(config, view, every)
     stages.select(run, selects, every)
@@ -159,15 +207,16 @@ def curate(config: Curate, runner: Runner, log: Callable[[str], None]) -> Mix:
     if survivors and mixed["draws"] > survivors:
         run.notes.append(f"{mixed['draws']:,} draws from {survivors:,} rows: rows repeat")
 
-    writing = emit_step(config, view, sampling.step, entries, ingest_step(config))
+    writing = emit_step(config, view, sampling.step, known.entries, ingest_step(config))
     plan = Plan(
         version=writing.fingerprint[:12],
-        schema=check_schemas(config, found, [], score_columns(config, scores)),
+        schema=schema,
         scores=tuple(score_columns(config, scores)),
         view=view,
-        entries=entries,
+        entries=known.entries,
         every=every,
-        keeper_of=keeper_of,
+        keeper_of=known.keeper_of,
+        damaged=known.damaged,
         planned=[*done, *scores, *selects],
         ingest=ingest_step(config),
         mix=mixing.step,

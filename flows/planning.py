@@ -5,7 +5,7 @@ Nothing here computes; no heavy library is imported.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from configs.curate import Curate
@@ -34,9 +34,8 @@ class Planned:
 
 
 def input_view(config: Curate) -> View:
-    """What the input itself offers: its columns under the names that methods use."""
-    roles = ("image", "text", "key", "source")
-    return View({role: column for role in roles if (column := getattr(config.input, role)) is not None})
+    """What the inputs themselves offer: their columns under the names that methods use."""
+    return View(config.roles)
 
 
 def facts_of(methods: dict[str, str], kind: str, method: Any) -> dict[str, Any]:
@@ -49,7 +48,7 @@ def facts_of(methods: dict[str, str], kind: str, method: Any) -> dict[str, Any]:
 def with_columns(view: View, columns: tuple[str, ...]) -> View:
     """The view in which `columns`, which the user named, are the input's own, whatever else bears such a name."""
     sidecars = {name: step for name, step in view.sidecars.items() if name not in columns}
-    return View(view.inputs | {name: name for name in columns}, sidecars, view.failing, view.decisions)
+    return replace(view, inputs=view.inputs | {name: name for name in columns}, sidecars=sidecars)
 
 
 def input_parts(view: View, needs: tuple[str, ...]) -> dict[str, str]:
@@ -80,12 +79,23 @@ def per_shard(
     return Planned(step, seen, section, method, label), view.after(step, method.provides)
 
 
+def conversion_step(config: Curate, section: Any) -> Step:
+    """The step that makes Parquet shards of one input that has none; its units are known by their URLs."""
+    left_out = {"path", "name", "source", "exclude", "unsupported"}
+    parts = {
+        "stage": "convert",
+        "config": section.model_dump(mode="json", exclude=left_out),
+        "source": [source_digest(ingest.METHODS[section.kind].split(":")[0]), source_digest("tasks.ingest.conversion")],
+        "versions": versions(("pyarrow",)),
+    }
+    return Step(config.store, "ingest", section.kind, fingerprint(parts))
+
+
 def ingest_step(config: Curate) -> Step:
     """The ingest step."""
-    kind = config.input.kind
-    columns = {role: getattr(config.input, role) for role in ("image", "text")}
-    facts = {"source": source_digest(ingest.METHODS[kind].split(":")[0]), "versions": versions(("pyarrow", "blake3"))}
-    return Step(config.store, "ingest", kind, fingerprint({"stage": "ingest", "columns": columns, **facts}))
+    columns = {role: config.roles.get(role) for role in ("image", "text")}
+    facts = {"source": source_digest("tasks.ingest.identities"), "versions": versions(("pyarrow", "blake3"))}
+    return Step(config.store, "ingest", "parquet", fingerprint({"stage": "ingest", "columns": columns, **facts}))
 
 
 def embed_step(config: Curate, view: View) -> tuple[Planned, View]:
@@ -94,9 +104,16 @@ def embed_step(config: Curate, view: View) -> tuple[Planned, View]:
     return per_shard(config.store, "embed", config.embed, embed.METHODS, view, columns=columns)  # type: ignore[arg-type]
 
 
+def annotate_section(config: Curate) -> Any:
+    """The annotate section, told of the embed section if it wants to know."""
+    section: Any = config.annotate
+    return section.behind(config.embed) if hasattr(section, "behind") else section
+
+
 def annotate_step(config: Curate, view: View, state: str | None) -> tuple[Planned, View]:
     """The annotate step; `state` is the digest of its frozen state, if it has one."""
-    return per_shard(config.store, "annotate", config.annotate, annotate.METHODS, view, extra={"state": state})  # type: ignore[arg-type]
+    section = annotate_section(config)
+    return per_shard(config.store, "annotate", section, annotate.METHODS, view, extra={"state": state})
 
 
 def score_steps(config: Curate, view: View) -> tuple[list[Planned], View]:
@@ -173,7 +190,7 @@ def emit_step(config: Curate, view: View, sampled: Step, entries: list[Shard], i
         "plan": sampled.fingerprint,
         "entries": shards.set_digest(entries),
         "emit": config.emit.model_dump(mode="json", exclude={"out"}),
-        "input": config.input.model_dump(mode="json", exclude={"path"}),
+        "input": [one.model_dump(mode="json", exclude={"path"}) for one in config.inputs],
         "ingest": ingested.fingerprint,
         "sidecars": sorted({step.fingerprint for step in view.sidecars.values()}),
         "source": [source_digest(f"tasks.emit.{name}") for name in ("rows", "layout", "accounts", "card")],

@@ -1,70 +1,172 @@
-"""What there is to curate: listing the input, checking its schemas before any work, knowing its content."""
+"""What there is to curate: listing the inputs, checking their columns before any work, knowing their content."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
 
 from configs.curate import Curate
-from flows.planning import ingest_step
-from flows.run import HEAVY, Run
-from storage import files, shards
-from storage.shards import InputFile, Memory, Shard
-from tasks.emit.schema import mix_schema
+from configs.inputs import Columns
+from flows.planning import conversion_step, ingest_step
+from flows.run import HEAVY, Run, RunFailed
+from storage import files, objects, shards
+from storage.broken import BrokenFile, parquet_errors
+from storage.naming import Naming
+from storage.shards import InputFile, Memory, Shard, shard_digest
+from tasks import ingest, load
+from tasks.emit.schema import Passing, mix_schema
 from tasks.groups import ItemsFailed
 from tasks.ingest import accepts, is_label
-from tasks.ingest.task import ingest_files
+from tasks.ingest.conversion import shards_of, unit_id
+from tasks.ingest.task import convert_units, ingest_files
+
+PEEKED = 3
+"""Units of each input that are looked into before they are converted: enough to find a wrong column name."""
 
 
 @dataclass
 class Scan:
-    """The input as it stands."""
+    """The inputs as they stand."""
 
-    entries: list[InputFile]
-    facts: dict[str, dict[str, Any]]
+    sections: tuple[Columns, ...]
+    entries: list[InputFile] = field(default_factory=list)
+    """Parquet shards in the order of `file`: those used in place and those made before."""
+    section_of: dict[str, int] = field(default_factory=dict)
+    """File -> index of the input that it belongs to."""
+    pending: dict[int, list[InputFile]] = field(default_factory=dict)
+    """Index of an input -> its units that are to be converted."""
+    facts: dict[str, dict[str, Any]] = field(default_factory=dict)
     """File -> what is remembered of it; files that are new or have changed are missing."""
-    schemas: dict[str, pa.Schema]
-    rows: dict[str, int]
+    schemas: dict[str, pa.Schema] = field(default_factory=dict)
+    """File or pending unit -> its columns, under the run's names."""
+    rows: dict[str, int] = field(default_factory=dict)
+    damaged_units: list[tuple[InputFile, str]] = field(default_factory=list)
+    """Units whose conversion found them damaged, and why."""
+    damaged: dict[str, str] = field(default_factory=dict)
+    """File -> why its content cannot be used, as far as it is known."""
     unreadable: dict[str, str] = field(default_factory=dict)
-    """File -> why its footer cannot be read."""
+    """File -> why it cannot be read now."""
+
+    @property
+    def waiting(self) -> list[InputFile]:
+        """All units that are to be converted."""
+        return [unit for units in self.pending.values() for unit in units]
+
+    @property
+    def files(self) -> int:
+        """Input files there are, whatever their state."""
+        return len(self.entries) + len(self.waiting) + len(self.damaged_units)
 
 
 def scan(config: Curate) -> Scan:
-    """List the input and read the footers of files that are not remembered.
+    """List the inputs, and look into what is not remembered: footers of Parquet files, the beginnings of other files.
 
     Raises:
-        ValueError: Nothing is there.
+        ValueError: Of one input nothing is there.
     """
-    entries = shards.find(config.input.path)
-    memory = Memory(config.store)
-    with ThreadPoolExecutor(8) as pool:
-        recalled = list(pool.map(memory.recall, entries))
-        facts = {e.file: known for e, known in zip(entries, recalled, strict=True) if known}
-        new = [entry for entry in entries if entry.file not in facts]
-        found = Scan(entries, facts, {}, {})
-        for entry, footer in zip(new, pool.map(_footer, new), strict=True):
-            if isinstance(footer, str):
-                found.unreadable[entry.file] = footer
-            else:
-                found.rows[entry.file], found.schemas[entry.file] = footer
-    decoded: dict[str, pa.Schema] = {}
-    for file, known in facts.items():
-        found.rows[file] = known["rows"]
-        if known["schema"] not in decoded:
-            decoded[known["schema"]] = shards.schema_of(known)
-        found.schemas[file] = decoded[known["schema"]]
+    found = Scan(config.inputs)
+    with objects.threads(8) as pool:
+        for number, section in enumerate(config.inputs):
+            _list(config, section, number, found, pool)
+        found.entries.sort(key=lambda entry: entry.file)
+        _recall(config, found, pool)
     return found
 
 
-def _footer(entry: InputFile) -> tuple[int, pa.Schema] | str:
+def naming_of(config: Curate, section: Columns) -> Naming:
+    """How the run calls the columns of one input."""
+    named, own = config.roles, section.roles
+    return Naming(
+        columns=tuple((named[role], own[role]) for role in named if role in own and named[role] != own[role]),
+        constants=tuple((named[r], section.name if r == "source" else None) for r in named if r not in own),
+        excluded=tuple(section.exclude),
+    )
+
+
+def _list(config: Curate, section: Any, number: int, found: Scan, pool: ThreadPoolExecutor) -> None:
+    """Add one input: its shards, or its units and what they have become."""
+    reader = load(ingest.METHODS, section)
+    naming, prefix = naming_of(config, section), f"{section.name}/" if section.name else ""
+    units = [replace(unit, file=f"{prefix}{unit.file}", naming=naming) for unit in reader.units()]
+    found.section_of |= dict.fromkeys((unit.file for unit in units), number)
+    if reader.in_place:
+        found.entries += units
+        return
+    step = conversion_step(config, section)
+    committed = step.committed()
+    for unit in units:
+        if unit_id(unit) in committed:
+            _add_converted(found, number, unit, step)
+        else:
+            found.pending.setdefault(number, []).append(unit)
+    for unit in found.pending.get(number, [])[:PEEKED]:
+        _look(found, unit, lambda unit=unit: reader.peek(unit))  # type: ignore[misc]
+
+
+def _add_converted(found: Scan, number: int, unit: InputFile, step: Any) -> None:
+    facts = step.facts(unit_id(unit))
+    if facts["broken"] is not None:
+        found.damaged_units.append((unit, facts["broken"]))
+        found.damaged[unit.file] = facts["broken"]
+    parts = shards_of(step, unit, facts)
+    found.entries += parts
+    found.section_of |= dict.fromkeys((part.file for part in parts), number)
+
+
+def _look(found: Scan, entry: InputFile, schema: Callable[[], pa.Schema]) -> None:
+    """Note the columns of a file, or why it has none."""
     try:
-        return shards.footer(entry.url)
+        with parquet_errors(entry.size):
+            found.schemas[entry.file] = entry.naming.schema(schema().remove_metadata())
+    except BrokenFile as broken:
+        found.damaged[entry.file] = str(broken)
+    except OSError as error:
+        found.unreadable[entry.file] = str(error)
+
+
+def _recall(config: Curate, found: Scan, pool: ThreadPoolExecutor) -> None:
+    """What is remembered of the shards; of others the footer is read."""
+    memory = Memory(config.store)
+    for entry, known in zip(found.entries, pool.map(memory.recall, found.entries), strict=True):
+        if known:
+            found.facts[entry.file] = known
+    decoded: dict[tuple[str, Naming], pa.Schema] = {}
+    new = []
+    for entry in found.entries:
+        known = found.facts.get(entry.file)
+        if known is None:
+            new.append(entry)
+        elif known.get("broken"):
+            found.damaged[entry.file] = known["broken"]
+        else:
+            key = (known["schema"], entry.naming)
+            if key not in decoded:
+                decoded[key] = entry.naming.schema(shards.schema_of(known).remove_metadata())
+            found.schemas[entry.file], found.rows[entry.file] = decoded[key], known["rows"]
+    for entry, footer in zip(new, pool.map(_footer, new), strict=True):
+        rows, schema = footer if isinstance(footer, tuple) else (0, footer)
+        _look(found, entry, schema)
+        found.rows[entry.file] = rows
+
+
+def _footer(entry: InputFile) -> tuple[int, Callable[[], pa.Schema]] | Callable[[], pa.Schema]:
+    """Rows and a way to the schema; a way to the error where there is one."""
+    try:
+        rows, schema = shards.footer(entry.url)
     except (pa.ArrowException, OSError) as error:
-        return f"not a readable Parquet file ({error})"
+        return _raising(error)
+    return rows, lambda: schema
+
+
+def _raising(error: Exception) -> Callable[[], pa.Schema]:
+    def fail() -> pa.Schema:
+        raise error
+
+    return fail
 
 
 def check_schemas(config: Curate, found: Scan, columns: Iterable[str], scores: list[str]) -> pa.Schema:
@@ -79,16 +181,17 @@ def check_schemas(config: Curate, found: Scan, columns: Iterable[str], scores: l
     Raises:
         ValueError: A column is missing or of a wrong type; names the file and the columns there are.
     """
-    distinct: dict[pa.Schema, str] = {}
+    distinct: dict[tuple[pa.Schema, int], str] = {}
     for file in sorted(found.schemas):
-        distinct.setdefault(found.schemas[file].remove_metadata(), file)
-    for schema, file in distinct.items():
+        distinct.setdefault((found.schemas[file], found.section_of[file]), file)
+    for (schema, number), file in distinct.items():
         twice = [name for name in schema.names if schema.names.count(name) > 1]
         if twice:
             raise ValueError(
-                f"{file} has {schema.names.count(twice[0])} columns named {twice[0]!r}; rename all but one"
+                f"{file} has {schema.names.count(twice[0])} columns named {twice[0]!r}, one of them perhaps renamed to "
+                f"fit the other inputs; rename all but one, or leave one out with `input.exclude: [{twice[0]}]`"
             )
-        accepts(config.input, schema, file)
+        accepts(found.sections[number].roles, config.roles, schema, file)
         group = config.mix.groups
         for name in [*columns, *([group] if group else [])]:
             if name not in schema.names:
@@ -96,50 +199,76 @@ def check_schemas(config: Curate, found: Scan, columns: Iterable[str], scores: l
         if group and not is_label(schema.field(group).type):
             kind = schema.field(group).type
             raise ValueError(f"`mix.groups` is {group!r}, which is {kind} in {file}; it must be string or integer")
-    return mix_schema({file: schema for schema, file in distinct.items()}, config.input, scores)
+    passing = {}
+    for (schema, number), file in distinct.items():
+        section = found.sections[number]
+        passing[file] = Passing(schema, naming_of(config, section).left_out, section.unsupported == "json")
+    return mix_schema(passing, config.roles.get("image"), scores)
 
 
-def known_shards(found: Scan) -> tuple[list[Shard], list[Shard], dict[str, str]]:
-    """All remembered files as shards, those of distinct content, and duplicate file -> the file it repeats.
+@dataclass(frozen=True)
+class Known:
+    """The inputs once all of their content is known."""
 
-    Of files with one content the first in the order of `file` is the shard; the others are dropped as a whole.
-    """
-    entries: list[Shard] = []
-    unique: list[Shard] = []
+    entries: list[Shard]
+    """Every file."""
+    every: list[Shard]
+    """The files that are worked on: of distinct content, and whole."""
+    keeper_of: dict[str, str]
+    """Duplicate file -> the file that it repeats."""
+    damaged: dict[str, str]
+    """File that is quarantined as a whole -> why."""
+
+
+def known_shards(found: Scan) -> Known:
+    """All remembered files as shards. Of files with one content the first in the order of `file` is worked on."""
+    known = Known([], [], {}, {})
     first: dict[str, Shard] = {}
-    keeper: dict[str, str] = {}
     for entry in found.entries:
-        known = found.facts.get(entry.file)
-        if known is None:
+        facts = found.facts.get(entry.file)
+        if facts is None:
             continue
-        digest = known["digest"]
-        if digest in first:
-            keeper[entry.file] = first[digest].file
-            entries.append(Shard(first[digest].index, entry.file, entry.url, digest, known["rows"]))
-            continue
-        shard = Shard(len(unique), entry.file, entry.url, digest, known["rows"])
-        first[digest] = shard
-        unique.append(shard)
-        entries.append(shard)
-    return entries, unique, keeper
+        digest = shard_digest(facts["digest"], entry.naming)
+        shard = Shard(-1, entry.file, entry.url, digest, facts["rows"], entry.naming)
+        if facts.get("broken"):
+            known.damaged[entry.file] = facts["broken"]
+        elif digest in first:
+            shard = replace(shard, index=first[digest].index)
+            known.keeper_of[entry.file] = first[digest].file
+        else:
+            shard = replace(shard, index=len(known.every))
+            first[digest] = shard
+            known.every.append(shard)
+        known.entries.append(shard)
+    for unit, why in found.damaged_units:
+        known.damaged[unit.file] = why
+        known.entries.append(Shard(-1, unit.file, unit.url, unit_id(unit), 0, unit.naming))
+    known.entries.sort(key=lambda shard: shard.file)
+    return known
 
 
-def take_in(run: Run, found: Scan) -> None:
-    """Read the files that are new, changed or whose sidecar is gone; fills `found.facts`."""
+def take_in(run: Run, found: Scan) -> Scan:
+    """Convert what is to be converted, then read the shards that are new or changed; returns the scan as it is then.
+
+    Raises:
+        RunFailed: Too much of the input is damaged.
+    """
+    if found.pending:
+        found = _convert(run, found)
     config, step = run.config, ingest_step(run.config)
     files.sweep(step.url)
     committed = step.committed()
-    run.files = len(found.entries)
+    run.files = found.files
     run.failed |= found.unreadable
-    todo = [
-        entry
-        for entry in found.entries
-        if entry.file not in found.unreadable
-        and (entry.file not in found.facts or found.facts[entry.file]["digest"] not in committed)
-    ]
+    todo = []
+    for entry in found.entries:
+        facts = found.facts.get(entry.file)
+        done = facts and (facts.get("broken") or shard_digest(facts["digest"], entry.naming) in committed)
+        if not done and entry.file not in found.unreadable:
+            todo.append(entry)
     run.log(f"ingest: {len(found.entries)} files, {len(todo)} to read")
     try:
-        run.each(ingest_files, "files", todo, HEAVY, step=step, config=config.input)
+        run.each(ingest_files, "files", todo, HEAVY, step=step, roles=config.roles)
     except ItemsFailed as error:
         run.failed |= dict(error.failed)
     memory = Memory(config.store)
@@ -147,5 +276,38 @@ def take_in(run: Run, found: Scan) -> None:
         known = memory.recall(entry)
         if known:
             found.facts[entry.file] = known
+            if known.get("broken"):
+                found.damaged[entry.file] = known["broken"]
+                found.schemas.pop(entry.file, None)
         elif entry.file not in run.failed:
             run.failed[entry.file] = "the file changed while it was read"
+    _tell_damaged(run, found)
+    return found
+
+
+def _convert(run: Run, found: Scan) -> Scan:
+    for number, units in found.pending.items():
+        section = found.sections[number]
+        step = conversion_step(run.config, section)
+        files.sweep(step.url)
+        run.log(f"convert {step.kind}: {len(units)} units to do")
+        try:
+            run.each(convert_units, "units", units, HEAVY, step=step, config=section)
+        except ItemsFailed as error:
+            run.failed |= dict(error.failed)
+    again = scan(run.config)
+    again.pending.clear()  # those that failed are in `run.failed`
+    return again
+
+
+def _tell_damaged(run: Run, found: Scan) -> None:
+    """Say which files are quarantined as a whole; fail if they are too many."""
+    for file, why in sorted(found.damaged.items()):
+        run.log(f"quarantined as a whole: {file}: {why}")
+    limit = run.config.max_quarantine_fraction
+    if len(found.damaged) > limit * max(1, found.files):
+        file, why = min(found.damaged.items())
+        raise RunFailed(
+            f"{len(found.damaged)} of {found.files} files are damaged, more than `max_quarantine_fraction` "
+            f"{limit:g} allows. First: {file}: {why}"
+        )

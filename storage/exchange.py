@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from storage import files
+from storage.shards import as_binary
 from storage.steps import Step
 
 # Positions travel with rows under names that no column of a user has a reason to bear.
@@ -89,7 +90,7 @@ def row_bytes(table: pa.Table) -> np.ndarray:
     for column in table.columns:
         kind = column.type
         if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
-            column = pa.chunked_array([pc.struct_field(c, "bytes") for c in column.chunks], kind.field("bytes").type)
+            column = as_binary(column)
             kind = column.type
         if kind in (pa.binary(), pa.large_binary(), pa.string(), pa.large_string()):
             total += pc.fill_null(pc.binary_length(column), 0).to_numpy() + 8

@@ -31,6 +31,8 @@ QUARANTINE = pa.schema(
         for n in ("file", "shard", "row", "key", "stage", "reason", "detail")
     ]
 )
+DAMAGED_FILE = "damaged_file"
+"""Reason of rows of a file that is quarantined as a whole."""
 OUTCOMES = ("kept", "dropped", "quarantined")
 
 
@@ -92,12 +94,31 @@ def ledger(fate: Fate) -> pa.Table:
 
 def duplicate_file(file: str, shard: str, keys: pa.Array | None, rows: int, keeper: str) -> pa.Table:
     """The ledger of a file whose content stands in the run already, under the name `keeper`."""
-    words = ["", "ingest", "duplicate_file", keeper]
+    return _whole_file(file, shard, keys, rows, 1, "duplicate_file", keeper)
+
+
+def damaged_file(file: str, shard: str, rows: int) -> pa.Table:
+    """The ledger of a file whose content is damaged; `rows` as far as its footer tells, else 0."""
+    return _whole_file(file, shard, None, rows, 2, DAMAGED_FILE, None)
+
+
+def _whole_file(
+    file: str, shard: str, keys: pa.Array | None, rows: int, outcome: int, reason: str, keeper: str | None
+) -> pa.Table:
+    words = ["", "ingest", reason, keeper or ""]
     ones = np.ones(rows, np.int64)
     nothing = np.full(rows, np.iinfo(np.int64).max)
     fate = Fate(file, shard, keys, rows, (), (), *(np.empty(0, np.int64) for _ in range(4)))
-    columns = (ones, ones, 2 * ones, np.full(rows, np.nan, np.float32), 3 * ones, np.arange(rows), 0 * ones, nothing)
+    kept = np.arange(rows) if keeper else -ones
+    score = np.full(rows, np.nan, np.float32)
+    columns = (outcome * ones, ones, 2 * ones, score, (3 if keeper else 0) * ones, kept, 0 * ones, nothing)
     return _table(fate, words, columns)
+
+
+def damaged(file: str, shard: str, detail: str) -> pa.Table:
+    """The quarantine's record of a damaged file: one line, its row null."""
+    line = {"file": file, "shard": shard, "stage": "ingest", "reason": DAMAGED_FILE, "detail": detail}
+    return pa.Table.from_pylist([line], schema=QUARANTINE)
 
 
 def quarantine(fate: Fate) -> pa.Table:

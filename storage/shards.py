@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import base64
-import fnmatch
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +14,7 @@ import pyarrow.parquet as pq
 
 from storage import files
 from storage.fingerprints import digest, fingerprint
+from storage.naming import AS_IT_IS, Naming
 
 SLICE_BYTES = 64 * files.MiB
 """About how many bytes of images are in memory at once while a shard is read."""
@@ -25,11 +25,14 @@ class InputFile:
     """A file as the listing shows it."""
 
     file: str
-    """URL relative to the input root, with forward slashes."""
+    """URL relative to the input root, with forward slashes; behind the input's name, if it has one."""
     url: str
     size: int
     stamp: str
     """What changes when the content does: ETag, else modification time."""
+    naming: Naming = AS_IT_IS
+    failures: str | None = None
+    """URL of the rows that could not be used when this shard was made from something else."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +44,15 @@ class Shard:
     file: str
     url: str
     digest: str
+    """Digest of the content, as this run's names show it."""
     rows: int
+    naming: Naming = AS_IT_IS
 
 
-def find(path: str) -> list[InputFile]:
-    """The Parquet files that `path` (a folder, a glob or one file) names, in code-point order of their relative URL.
+def find(path: str, suffixes: tuple[str, ...] = (".parquet",)) -> list[InputFile]:
+    """The files that `path` (a folder, a glob or one file) names, in code-point order of their relative URL.
+
+    Of a folder those at any depth that end in one of `suffixes`; nothing hidden, nothing that begins with `_`.
 
     Raises:
         ValueError: Nothing matches.
@@ -56,13 +63,13 @@ def find(path: str) -> list[InputFile]:
         root, pattern = posixpath.dirname(root), posixpath.basename(root)
         found = {f"{root}/{pattern}": fs.info(f"{root}/{pattern}")}
     else:
-        pattern = "*.parquet"
+        pattern = " or ".join(f"*{suffix}" for suffix in suffixes)
         if magic:
             fixed = [part for part in _before_magic(root)]
             pattern, root = root[len("/".join(fixed)) + 1 :], "/".join(fixed)
             found = fs.glob(f"{root}/{pattern}", detail=True)
         else:
-            found = {k: v for k, v in fs.find(root, detail=True).items() if fnmatch.fnmatch(k, pattern)}
+            found = {k: v for k, v in fs.find(root, detail=True).items() if k.endswith(suffixes)}
     result = []
     for name, info in found.items():
         relative = name[len(root) :].lstrip("/")
@@ -97,8 +104,8 @@ class Memory:
         facts: dict[str, Any] = files.read_json(files.join(self._folder, name))
         return facts if (facts["size"], facts["stamp"]) == (entry.size, entry.stamp) else None
 
-    def remember(self, entry: InputFile, content: str, rows: int, schema: pa.Schema) -> None:
-        """Note what a full read of the file has shown."""
+    def remember(self, entry: InputFile, content: str, rows: int, schema: pa.Schema, broken: str | None = None) -> None:
+        """Note what a full read of the file has shown; `broken` says why it cannot be used."""
         facts = {
             "url": entry.url,
             "size": entry.size,
@@ -106,6 +113,7 @@ class Memory:
             "digest": content,
             "rows": rows,
             "schema": base64.b64encode(schema.serialize()).decode(),
+            "broken": broken,
         }
         files.write_json(files.join(self._folder, f"{digest(entry.url.encode())}.json"), facts)
 
@@ -120,6 +128,11 @@ def footer(url: str) -> tuple[int, pa.Schema]:
     with files.reading(url) as file:
         parquet = pq.ParquetFile(file)
         return parquet.metadata.num_rows, parquet.schema_arrow
+
+
+def shard_digest(content: str, naming: Naming) -> str:
+    """Digest of a file's content as a run sees it: under other names of columns it is another shard."""
+    return content if not naming.columns else fingerprint({"content": content, "columns": naming.columns})
 
 
 def set_digest(shards: list[Shard]) -> str:
@@ -141,21 +154,33 @@ def as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return column if plain else column.cast(pa.string())
 
 
-def stream(url: str, columns: list[str], image: str | None) -> Iterator[pa.Table]:
-    """Named columns of one file in slices of about 64 MiB, so that images are never all in memory.
+def read(shard: Shard | InputFile, columns: Sequence[str]) -> pa.Table:
+    """Columns of a shard under the run's names, whole."""
+    physical = shard.naming.physical(columns)
+    with files.reading(shard.url) as file:
+        parquet = pq.ParquetFile(file)
+        if not physical:  # constants only: as many rows as there are
+            return shard.naming.table(pa.table({"": pa.nulls(parquet.metadata.num_rows)}), columns)
+        return shard.naming.table(parquet.read(columns=sorted(set(physical)), use_threads=False), columns)
+
+
+def stream(shard: Shard | InputFile, columns: Sequence[str], image: str | None) -> Iterator[pa.Table]:
+    """Columns of a shard under the run's names, in slices of about 64 MiB, so that images are never all in memory.
 
     The image column arrives as binary, whatever its form in the file.
     """
-    with files.reading(url) as file:
+    naming = shard.naming
+    with files.reading(shard.url) as file:
         parquet = pq.ParquetFile(file)
-        physical = [f"{c}.bytes" if c == image and _is_struct(parquet, c) else c for c in columns]
+        inside = naming.in_file(image) if image is not None and image in columns else None
+        physical = [f"{c}.bytes" if c == inside and _is_struct(parquet, c) else c for c in naming.physical(columns)]
         size = slice_rows(parquet.metadata)
         for batch in parquet.iter_batches(batch_size=size, columns=physical, use_threads=False):
-            table = pa.Table.from_batches([batch])
-            if image in columns:
+            table = naming.table(pa.Table.from_batches([batch]), columns)
+            if inside:
                 position = table.column_names.index(image)
                 table = table.set_column(position, image, as_binary(table.column(position)))
-            yield table.select(columns)
+            yield table
 
 
 def _is_struct(parquet: pq.ParquetFile, column: str) -> bool:

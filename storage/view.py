@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pyarrow as pa
 
-from storage import files, shards
+from storage import shards
 from storage.shards import Shard
 from storage.steps import Step
 
@@ -59,7 +59,7 @@ class View:
         found: dict[str, pa.ChunkedArray] = {}
         from_input = {n: self.inputs[n] for n in needs if n not in self.sidecars}
         if from_input:
-            read = files.read_table(shard.url, sorted(set(from_input.values())))
+            read = shards.read(shard, sorted(set(from_input.values())))
             found |= {name: self._logical(name, read.column(column)) for name, column in from_input.items()}
         for step in {self.sidecars[n] for n in needs if n in self.sidecars}:
             names = [n for n in needs if self.sidecars.get(n) == step]
@@ -74,7 +74,7 @@ class View:
         direct = {n: self.inputs[n] for n in needs if n not in self.sidecars}
         small = self.table(shard, tuple(n for n in needs if n in self.sidecars))
         at = 0
-        for slice_ in shards.stream(shard.url, sorted(set(direct.values())), self.inputs[IMAGE]):
+        for slice_ in shards.stream(shard, sorted(set(direct.values())), self.inputs[IMAGE]):
             columns = {n: self._logical(n, slice_.column(direct[n])) for n in direct}
             columns |= {n: small.column(n).slice(at, slice_.num_rows) for n in small.column_names}
             at += slice_.num_rows

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from storage import files, ledger
+from storage import files, ledger, shards
 from storage.ledger import Fate
 from storage.shards import Shard
 from storage.steps import Step, parquet_bytes
@@ -27,6 +27,8 @@ class Sources:
     """Draws in whole superbatches; the rest is the tail."""
     keeper_of: dict[str, str]
     """Duplicate file -> the file of the same content that stands for it."""
+    damaged: dict[str, str]
+    """File that is quarantined as a whole -> why."""
 
 
 def account(step: Step, layout: Layout, sources: Sources, block: Block, plan: pa.Table | None) -> None:
@@ -34,7 +36,10 @@ def account(step: Step, layout: Layout, sources: Sources, block: Block, plan: pa
     number, entries = block
     ledgers, quarantined = [], []
     for entry in entries:
-        if entry.file in sources.keeper_of:
+        if entry.file in sources.damaged:
+            ledgers.append(ledger.damaged_file(entry.file, entry.digest, entry.rows))
+            quarantined.append(ledger.damaged(entry.file, entry.digest, sources.damaged[entry.file]))
+        elif entry.file in sources.keeper_of:
             keys, keeper = keys_of(sources.view, entry), sources.keeper_of[entry.file]
             ledgers.append(ledger.duplicate_file(entry.file, entry.digest, keys, entry.rows, keeper))
         else:
@@ -71,6 +76,5 @@ def keys_of(view: View, shard: Shard) -> pa.Array | None:
     """The user's keys as strings, or None where there is no key column."""
     if "key" not in view.inputs:
         return None
-    column = files.read_table(shard.url, [view.inputs["key"]]).column(0)
-    keys = column.cast(pa.string()).combine_chunks()
+    keys = shards.read(shard, [view.inputs["key"]]).column(0).cast(pa.string()).combine_chunks()
     return keys.combine_chunks() if isinstance(keys, pa.ChunkedArray) else keys

@@ -107,7 +107,7 @@ def _add(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def _other_bytes(shard: Shard, view: View) -> float:
     """Mean bytes of a row besides its image, from the footer."""
-    image = view.inputs.get("image")
+    image = shard.naming.in_file(view.inputs["image"]) if "image" in view.inputs else None
     with files.reading(shard.url) as file:
         metadata = pq.read_metadata(file)
     total = 0

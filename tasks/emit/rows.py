@@ -56,12 +56,15 @@ def used_slices(shard: Shard, plan: pa.Table, columns: list[str]) -> Iterator[tu
         starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         used = np.unique(np.searchsorted(starts, wanted, side="right") - 1)
         size = shards.slice_rows(parquet.metadata)
-        present = [name for name in columns if name in parquet.schema_arrow.names]
+        naming = shard.naming
+        there = {*naming.schema(parquet.schema_arrow).names} - naming.left_out
+        present = [name for name in columns if name in there]
+        physical = naming.physical(present)
         for group in used.tolist():
             at = int(starts[group])
-            for batch in parquet.iter_batches(size, row_groups=[group], columns=present, use_threads=False):
+            for batch in parquet.iter_batches(size, row_groups=[group], columns=physical, use_threads=False):
                 first, last = np.searchsorted(wanted, [at, at + batch.num_rows])
-                rows = pa.Table.from_batches([batch])
+                rows = naming.table(pa.Table.from_batches([batch]), present)
                 for begin, end in cuts(rows, wanted[first:last] - at, shards.SLICE_BYTES):
                     yield at, rows, plan.slice(first + begin, end - begin)
                 at += batch.num_rows

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import NamedTuple
 
 import pyarrow as pa
 
@@ -23,12 +23,23 @@ ADDED = pa.schema(
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 
-def mix_schema(schemas: dict[str, pa.Schema], config: Any, scores: list[str]) -> pa.Schema:
+class Passing(NamedTuple):
+    """What of a file may pass through to the mix."""
+
+    schema: pa.Schema
+    """Its columns under the run's names."""
+    left_out: set[str]
+    """Those that do not pass."""
+    as_json: bool
+    """Whether types that `datasets` cannot read back become JSON text."""
+
+
+def mix_schema(schemas: dict[str, Passing], image: str | None, scores: list[str]) -> pa.Schema:
     """The schema of the mix of some input files.
 
     Args:
-        schemas: Input file -> its Arrow schema.
-        config: `configs.curate.Input`.
+        schemas: Input file -> what may pass from it.
+        image: The image column, if there is one.
         scores: Score columns to be written.
 
     Raises:
@@ -36,11 +47,11 @@ def mix_schema(schemas: dict[str, pa.Schema], config: Any, scores: list[str]) ->
             the mix itself uses.
     """
     merged: dict[str, tuple[pa.DataType, str]] = {}
-    for file, schema in schemas.items():
+    for file, (schema, left_out, as_json) in schemas.items():
         for field in schema:
-            if field.name in config.exclude:
+            if field.name in left_out:
                 continue
-            kind = _stored(field, config, file)
+            kind = IMAGE if field.name == image else _stored(field, as_json, file)
             known = merged.get(field.name)
             merged[field.name] = (_common(field.name, known, kind, file), known[1] if known else file)
     for name in (*ADDED.names, *scores):
@@ -51,16 +62,14 @@ def mix_schema(schemas: dict[str, pa.Schema], config: Any, scores: list[str]) ->
             )
     fields = [pa.field(name, kind) for name, (kind, _) in merged.items()]
     fields += [*ADDED, *(pa.field(name, pa.float32()) for name in scores)]
-    features = {config.image: {"_type": "Image"}} if config.image else {}
+    features = {image: {"_type": "Image"}} if image else {}
     return pa.schema(fields, metadata={"huggingface": json.dumps({"info": {"features": features}})})
 
 
-def _stored(field: pa.Field, config: Any, file: str) -> pa.DataType:
-    if field.name == config.image:
-        return IMAGE
+def _stored(field: pa.Field, as_json: bool, file: str) -> pa.DataType:
     unreadable = _unreadable(field.type)
     if unreadable is not None:
-        if config.unsupported == "json":
+        if as_json:
             return pa.string()
         raise ValueError(
             f"the column {field.name!r} of {file} is {field.type}; `datasets` cannot read {unreadable} back. "

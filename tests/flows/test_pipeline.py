@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from corpora import config, digests, png, rows, run, sidecars, write_corpus
 
 from flows.run import RunFailed
-from storage import manifests
+from storage import manifests, shards
 
 
 def ledger(mix) -> pa.Table:
     return pa.concat_tables(pq.read_table(f) for f in sorted(Path(mix.url, "ledger").glob("*.parquet")))
+
+
+def quarantine(mix) -> pa.Table:
+    return pa.concat_tables(pq.read_table(f) for f in sorted(Path(mix.url, "quarantine").glob("*.parquet")))
 
 
 def data(mix) -> pa.Table:
@@ -114,29 +120,83 @@ def test_a_file_with_known_content_is_dropped_as_a_whole(corpus):
     assert all(r["keeper_file"] == "00002.parquet" and r["keeper_row"] == r["row"] for r in twins)
 
 
-def test_a_bad_shard_does_not_stop_the_others_and_the_rerun_does_only_it(corpus):
-    good = (corpus / "in" / "00003.parquet").read_bytes()
-    (corpus / "in" / "00003.parquet").write_bytes(good[:1000])
-    with pytest.raises(
-        RunFailed, match=r"1 of 7 shards failed; rerun to retry only those. First: 00003.parquet: not a"
-    ):
-        run(config(corpus))
+def test_a_shard_that_cannot_be_read_does_not_stop_the_others_and_the_rerun_does_only_it(corpus, monkeypatch):
+    read = shards.footer
+
+    def refuse(url):
+        if url.endswith("00003.parquet"):
+            raise PermissionError(errno.EACCES, "Permission denied", url)
+        return read(url)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shards, "footer", refuse)
+        with pytest.raises(RunFailed, match=r"1 of 7 shards failed; rerun to retry only those. First: 00003.parquet: "):
+            run(config(corpus))
     assert len(list((corpus / "store" / "embed").rglob("*.json"))) == 6
-    (corpus / "in" / "00003.parquet").write_bytes(good)
     log = []
     adds_up(run(config(corpus), log), 420)
     assert "ingest: 7 files, 1 to read" in log and "embed: 1 of 7 shards to do" in log
 
 
-def test_a_shard_with_a_broken_page_fails_alone(corpus):
-    file = corpus / "in" / "00005.parquet"
+def cut(data):
+    return data[:1000]
+
+
+def foreign(data):
+    return b"<html>503 Service Unavailable</html>"
+
+
+def broken_page(data):
+    return data[:4] + bytes(400) + data[404:]  # the footer is whole
+
+
+@pytest.mark.parametrize(("damage", "known_rows"), [(cut, 0), (foreign, 0), (broken_page, 60)])
+def test_a_damaged_file_is_quarantined_as_a_whole_and_comes_in_when_mended(corpus, damage, known_rows):
+    file = corpus / "in" / "00003.parquet"
     good = file.read_bytes()
-    file.write_bytes(good[:4] + bytes(400) + good[404:])  # the footer is whole
-    with pytest.raises(RunFailed, match=r"1 of 7 shards failed; .* First: 00005.parquet: "):
-        run(config(corpus))
-    assert len([f for f in (corpus / "store" / "ingest").rglob("*.json") if "_files" not in f.parts]) == 6
+    file.write_bytes(damage(good))
+    mix = run(config(corpus))
+    adds_up(mix, 360 + known_rows)
+    assert "1 damaged files are quarantined as a whole, first 00003.parquet: " in mix.message
+    assert [one["file"] for one in mix.manifest["damaged"]] == ["00003.parquet"]
+    found = quarantine(mix).filter(pc.field("file") == "00003.parquet").to_pylist()
+    assert [(one["row"], one["reason"]) for one in found] == [(None, "damaged_file")]
+    assert f"at byte {len(damage(good)):,}" in found[0]["detail"]
+    mine = ledger(mix).filter(pc.field("file") == "00003.parquet").to_pylist()
+    assert {(r["outcome"], r["stage"], r["reason"]) for r in mine} == (
+        {("quarantined", "ingest", "damaged_file")} if known_rows else set()
+    )
+    log: list[str] = []
+    assert run(config(corpus), log).url == mix.url and "ingest: 7 files, 0 to read" in log
     file.write_bytes(good)
     adds_up(run(config(corpus)), 420)
+
+
+def test_damage_in_a_column_that_no_stage_reads_shows_at_once(corpus):
+    file = corpus / "in" / "00003.parquet"
+    place = pq.ParquetFile(file).metadata.row_group(0).column(6)
+    assert place.path_in_schema == "quality"
+    data = bytearray(file.read_bytes())
+    data[place.data_page_offset : place.data_page_offset + 12] = b"\xff" * 12
+    file.write_bytes(data)
+    adds_up(run(config(corpus)), 420)
+    assert [one["file"] for one in run(config(corpus)).manifest["damaged"]] == ["00003.parquet"]
+
+
+def test_too_many_damaged_files_fail_the_run(corpus):
+    for number in range(3):
+        file = corpus / "in" / f"0000{number}.parquet"
+        file.write_bytes(cut(file.read_bytes()))
+    with pytest.raises(RunFailed, match=r"3 of 7 files are damaged, .*`max_quarantine_fraction` 0.4 .*00000.parquet: "):
+        run(config(corpus, {"max_quarantine_fraction": 0.4}))
+    adds_up(run(config(corpus, {"max_quarantine_fraction": 0.5})), 240)
+
+
+def test_too_many_quarantined_rows_fail_the_run_before_anything_is_mixed(corpus):
+    with pytest.raises(RunFailed, match=r"14 of 420 rows would be quarantined, .* \(image_null 7, text_blank 7\)"):
+        run(config(corpus, {"max_quarantine_fraction": 0.03}))
+    assert not (corpus / "store" / "mix").exists()
+    adds_up(run(config(corpus, {"max_quarantine_fraction": 0.04})), 420)
 
 
 def test_two_runs_at_once_on_one_store_both_finish_right(corpus, tmp_path_factory):
@@ -259,7 +319,7 @@ def adds_up_empty(mix, rows_in: int) -> None:
 
 def test_all_rows_bad(tmp_path):
     shard(tmp_path, 30, image=[None] * 30)
-    mix = run(config(tmp_path, {"input": {"image": "image"}}))
+    mix = run(config(tmp_path, {"input": {"image": "image"}, "max_quarantine_fraction": 1}))
     adds_up_empty(mix, 30)
     assert mix.manifest["counts"]["quarantined"] == 30 and "Every row was quarantined" in mix.message
 

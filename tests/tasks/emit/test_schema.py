@@ -2,15 +2,16 @@ import pyarrow as pa
 import pytest
 from datasets import Features
 
-from configs.curate import Input
-from tasks.emit.schema import conform, mix_schema
+from tasks.emit.schema import Passing, conform, mix_schema
 
 HF_IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 
 def build(columns, **changes):
     schemas = {f"{i}.parquet": pa.schema(list(c.items())) for i, c in enumerate(columns)}
-    return mix_schema(schemas, Input(**{"path": "x", "image": "image", "text": "text"} | changes), ["alignment"])
+    exclude, as_json = {*changes.get("exclude", [])}, changes.get("unsupported") == "json"
+    passing = {file: Passing(schema, exclude, as_json) for file, schema in schemas.items()}
+    return mix_schema(passing, changes.get("image", "image"), ["alignment"])
 
 
 BASE = {"image": pa.binary(), "text": pa.string()}

@@ -3,7 +3,7 @@ import pytest
 from blake3 import blake3
 
 from tasks import ingest
-from tasks.ingest.parquet import identities, readable, unusable
+from tasks.ingest.identities import identities, readable, unusable
 
 
 def column(values, kind):
@@ -42,18 +42,13 @@ def test_texts_that_are_not_utf8_are_named_and_nulled():
     assert clean.to_pylist() == ["ok", None, None, "fine"] and broken == [1]
 
 
-class Columns:
-    image, text, key, source = "image", "text", None, "from"
-
-
-class Keyed(Columns):
-    key = "id"
+ROLES = {"image": "image", "text": "text", "source": "from"}
 
 
 def test_keys_that_cannot_be_told_are_refused():
     schema = {"image": pa.binary(), "text": pa.string(), "from": pa.int32(), "id": pa.list_(pa.int8())}
     with pytest.raises(ValueError, match="`input.key` is 'id', which is list<.*; it must be string or integer"):
-        ingest.accepts(Keyed, pa.schema(list(schema.items())), "f.parquet")
+        ingest.accepts(ROLES | {"key": "id"}, ROLES | {"key": "id"}, pa.schema(list(schema.items())), "f.parquet")
 
 
 @pytest.mark.parametrize(
@@ -70,4 +65,4 @@ def test_keys_that_cannot_be_told_are_refused():
 )
 def test_missing_and_wrong_columns_are_refused_by_name(schema, said):
     with pytest.raises(ValueError, match=said):
-        ingest.accepts(Columns, pa.schema(list(schema.items())), "f.parquet")
+        ingest.accepts(ROLES, ROLES, pa.schema(list(schema.items())), "f.parquet")
