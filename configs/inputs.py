@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
+from configs.reasons import CONVERSION, Reason
 from configs.section import Section
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
@@ -54,11 +55,21 @@ class ParquetInput(Columns):
 
 
 class WebdatasetInput(Columns):
-    """Webdataset tars: members of one basename are a sample. Converted once into Parquet shards in the store."""
+    """Webdataset tars: members of one basename are a sample. Converted once into Parquet shards in the store.
+
+    Fields of the member `json` and members of other extensions (`cls`, `npy`, `seg.png`) are columns of their own; of
+    two that would have one name, the field gets `_json` behind its own.
+    """
+
+    reasons: ClassVar[dict[str, Reason]] = CONVERSION
 
     kind: Literal["webdataset"] = "webdataset"
-    path: str = Field(description="A folder (its *.tar, *.tar.gz, at any depth), a glob or one file; any fsspec URL.")
-    image: str | None = Field("image", description="`image`: the picture member of each sample; or null: not read.")
+    path: str = Field(
+        description="A folder (its *.tar, *.tar.gz, *.tgz, *.tar.zst, at any depth), a glob or one file; any URL."
+    )
+    image: str | None = Field(
+        "image", description="`image`: the picture of each sample; another extension; or null: not read."
+    )
     text: str | None = Field(
         "text", description="`text`: the member `txt`; or a field of the member `json`; or null: no captions."
     )
@@ -67,6 +78,8 @@ class WebdatasetInput(Columns):
 
 class JsonlInput(Columns):
     """Lines of JSON, plain, gz or zst. Converted once into Parquet shards in the store."""
+
+    reasons: ClassVar[dict[str, Reason]] = CONVERSION
 
     kind: Literal["jsonl"] = "jsonl"
     path: str = Field(
@@ -80,10 +93,12 @@ class JsonlInput(Columns):
 class ImageFolderInput(Columns):
     """Pictures in folders: the folder is the source, a .txt file beside a picture its caption. Converted once."""
 
+    reasons: ClassVar[dict[str, Reason]] = CONVERSION
+
     kind: Literal["image_folder"] = "image_folder"
     path: str = Field(description="The folder; its sub-folders, at any depth, are the sources. Local or an fsspec URL.")
     key: str | None = Field("key", description="`key`: path of the picture within the folder.")
-    source: str | None = Field("source", description="`source`: the picture's folder.")
+    source: str | None = Field("source", description="`source`: the picture's folder within `path`.")
     caption: Literal["all", "first_line"] = Field(
         "all", description="The whole sidecar file is the caption, or its first line (as Tux Paint's stamps have it)."
     )
@@ -91,6 +106,8 @@ class ImageFolderInput(Columns):
 
 class HuggingFaceInput(Columns):
     """A data set of Hugging Face `datasets`: a name on the hub or a folder of `save_to_disk`. Converted once."""
+
+    reasons: ClassVar[dict[str, Reason]] = CONVERSION
 
     kind: Literal["huggingface"] = "huggingface"
     path: str = Field(description="`org/name` on the hub, a folder of `save_to_disk`, or a folder of data files.")

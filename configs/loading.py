@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import ValidationError
 
+from configs.credentials import masked
 from configs.curate import Curate, Preset
+from configs.errors import ConfigError
+from configs.section import Section
 
+Model = TypeVar("Model", bound=Section)
 PRESETS = Path(__file__).parent / "presets"
-
-
-class ConfigError(ValueError):
-    """Raised when a configuration is refused; the message names each field, the value and what is allowed."""
 
 
 def parse(text: str, what: str) -> dict[str, Any]:
@@ -23,10 +23,17 @@ def parse(text: str, what: str) -> dict[str, Any]:
     try:
         value = yaml.safe_load(text) or {}
     except yaml.YAMLError as error:
-        raise ConfigError(f"{what} is not YAML: {error}") from error
+        raise ConfigError(f"{what} is not YAML: {_problem(error)}") from None
     if not isinstance(value, dict):
         raise ConfigError(f"{what} is a {type(value).__name__}; it must be a mapping of section names to settings")
     return value
+
+
+def _problem(error: yaml.YAMLError) -> str:
+    """What is wrong and where, without the line itself: the library's own message quotes it, secrets and all."""
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
+        return type(error).__name__
+    return f"line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1}: {error.problem}"
 
 
 def preset(name: str) -> dict[str, Any]:
@@ -65,12 +72,14 @@ def assign(config: dict[str, Any], settings: Sequence[str]) -> dict[str, Any]:
     for setting in settings:
         path, equals, text = setting.partition("=")
         if not equals or not path:
-            raise ConfigError(f"`--set {setting}`; it must be section.key=value, as in --set sample.batch_size=64")
+            raise ConfigError(
+                f"`--set {masked(setting)}`; it must be section.key=value, as in --set sample.batch_size=64"
+            )
         try:
             value = yaml.safe_load(text)
         except yaml.YAMLError as error:
-            raise ConfigError(f"`--set {setting}`: the value is not YAML: {error}") from error
-        config = _put(config, path.split("."), value, setting)
+            raise ConfigError(f"`--set {path}=…`: the value is not YAML: {_problem(error)}") from None
+        config = _put(config, path.split("."), value, path)
     return config
 
 
@@ -80,10 +89,10 @@ def _put(node: Any, keys: list[str], value: Any, setting: str) -> Any:
     key, rest = keys[0], keys[1:]
     if isinstance(node, list):
         if not key.isdigit() or int(key) >= len(node):
-            raise ConfigError(f"`--set {setting}`: {key!r} is no position in a list of {len(node)}")
+            raise ConfigError(f"`--set {setting}=…`: {key!r} is no position in a list of {len(node)}")
         return [_put(item, rest, value, setting) if i == int(key) else item for i, item in enumerate(node)]
     if node is not None and not isinstance(node, dict):
-        raise ConfigError(f"`--set {setting}`: there is a value where {key!r} should be a section")
+        raise ConfigError(f"`--set {setting}=…`: there is a value where {key!r} should be a section")
     inner = dict(node or {})
     return inner | {key: _put(inner.get(key), rest, value, setting)}
 
@@ -94,11 +103,16 @@ def validate(values: dict[str, Any]) -> Curate:
     Raises:
         ConfigError: One line a fault: the field, the value, what is allowed.
     """
+    return checked(Curate, values)
+
+
+def checked(model: type[Model], values: dict[str, Any]) -> Model:
+    """`values` as a configuration of another kind of run; else as `validate`."""
     try:
-        return Curate.model_validate(values)
+        return model.model_validate(values)
     except ValidationError as error:
         lines = [_fault(fault) for fault in error.errors(include_url=False)]
-        raise ConfigError("\n".join(lines)) from error
+        raise ConfigError("\n".join(lines)) from None  # pydantic's own message repeats what was given
 
 
 def _fault(fault: Any) -> str:
@@ -109,13 +123,20 @@ def _fault(fault: Any) -> str:
         return f"`{where}` is missing"
     if fault["type"] == "value_error":
         return f"`{where}`: {fault['ctx']['error']}"
-    return f"`{where}` is {fault['input']!r}: {fault['msg'][0].lower()}{fault['msg'][1:]}"
+    allowed = f"{fault['msg'][0].lower()}{fault['msg'][1:]}"
+    if fault["loc"][:1] == ("storage",):  # a secret may stand in the wrong place there
+        return f"`{where}`: {allowed}"
+    return f"`{where}` is {masked(repr(fault['input']))}: {allowed}"
 
 
 def _location(loc: tuple[int | str, ...]) -> list[str]:
     """The path as the user wrote it: pydantic puts a union's `kind` between a section and its field."""
     parts = [str(part) for part in loc]
-    at = {"embed": 1, "annotate": 1, "sample": 1, "select": 2}.get(parts[0] if parts else "", len(parts))
+    if parts[:1] == ["input"]:  # `one` or `several` stands there too
+        parts = parts[:1] + parts[2:]
+        at = 2 if parts[1:2] and parts[1].isdigit() else 1
+    else:
+        at = {"embed": 1, "annotate": 1, "sample": 1, "select": 2}.get(parts[0] if parts else "", len(parts))
     return parts[:at] + parts[at + 1 :]
 
 
@@ -140,4 +161,5 @@ def described(model: Any = Curate, prefix: str = "") -> list[tuple[str, str, str
 def _models(annotation: Any) -> list[Any]:
     if hasattr(annotation, "model_fields"):
         return [annotation]
-    return [model for argument in get_args(annotation) for model in _models(argument)]
+    found = [model for argument in get_args(annotation) for model in _models(argument)]
+    return list(dict.fromkeys(found))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from configs.errors import StageError
+from configs.reasons import Reason
 from configs.section import Section
 
 
@@ -17,7 +19,9 @@ class OpenClip(Section):
 
     kind: Literal["open_clip"] = "open_clip"
     model: str = Field(
-        "ViT-B-32", description="Any open_clip name: a built-in architecture, `hf-hub:org/name` or `local-dir:/folder`."
+        "ViT-B-32",
+        description="Any open_clip name: a built-in architecture, `hf-hub:org/name` or `local-dir:/folder`; or "
+        "`pocket`, the small model shipped here, which knows emoji.",
     )
     pretrained: str | None = Field(
         None,
@@ -32,7 +36,10 @@ class OpenClip(Section):
         0, ge=0, le=65536, description="Rows per forward pass; 0: 64 on a CPU, 512 on CUDA. Part of the fingerprint."
     )
     max_pixels: int = Field(
-        64_000_000, ge=1, description="Images that claim more pixels are quarantined before they are decoded."
+        64_000_000,
+        ge=1,
+        le=178_000_000,
+        description="Images that claim more pixels are quarantined undecoded; Pillow itself reads no larger ones.",
     )
     decode_threads: int = Field(0, ge=0, le=256, description="Threads that decode ahead of the model; 0: one per core.")
     cpu_threads: int = Field(
@@ -42,6 +49,13 @@ class OpenClip(Section):
 
 class EmbeddingColumns(Section):
     """Embeddings made elsewhere, read from list columns of the input."""
+
+    reasons: ClassVar[dict[str, Reason]] = {
+        "bad_embedding": Reason(
+            "The embedding is null, of another width than the first one, not finite, or all zero.",
+            "`detail` says which; mend the column, or leave such rows out.",
+        )
+    }
 
     kind: Literal["columns"] = "columns"
     image: str | None = Field(None, description="Column of image embeddings: lists of floats of one length.")
@@ -60,6 +74,12 @@ Embed = Annotated[OpenClip | EmbeddingColumns, Field(discriminator="kind")]
 # ------------------------------------------------------------------------------------------------------------ annotate
 class ConceptColumn(Section):
     """Concepts that the input already carries, one list (or one joined string) a row."""
+
+    reasons: ClassVar[dict[str, Reason]] = {
+        "bad_concepts": Reason(
+            "The concepts are not UTF-8, or not as many as their confidences.", "`detail` says which; mend the columns."
+        )
+    }
 
     kind: Literal["column"] = "column"
     column: str = Field("classes", description="A list<string> column, repeats kept, or a string column.")
@@ -90,7 +110,76 @@ class Captions(Section):
     operational: ClassVar[frozenset[str]] = frozenset({"remine"})
 
 
-Annotate = Annotated[ConceptColumn | Captions, Field(discriminator="kind")]
+class ZeroShot(Section):
+    """Concepts of a vocabulary whose names, in sentences, are near the picture in the space of an image-text model."""
+
+    kind: Literal["zero_shot"] = "zero_shot"
+    vocabulary: str = Field(
+        "imagenet-1k",
+        description="`imagenet-1k` (class names), `imagenet-21k` (first lemmas), or a text file, a concept a line.",
+    )
+    templates: Literal["simple", "openai"] | list[str] = Field(
+        "simple",
+        description="Sentences that a name is put into; the mean of their embeddings is the concept's. `simple`: the 7 "
+        "best of OpenAI's for ImageNet; `openai`: all 80; or your own, each with one `{}`.",
+    )
+    top_k: int = Field(5, ge=1, le=1000, description="Concepts of a row at most: those nearest to the picture.")
+    threshold: float | None = Field(
+        None, ge=-1, le=1, description="Of the `top_k`, concepts with a confidence below this are left out. Null: none."
+    )
+    confidence: Literal["cosine", "softmax"] = Field(
+        "cosine", description="Cosine of picture and concept, or its softmax over the whole vocabulary."
+    )
+    logit_scale: float | None = Field(
+        None, gt=0, le=1000, description="What softmax multiplies cosines by; null: what the model has learned."
+    )
+    encoder: OpenClip | None = Field(
+        None,
+        description="The model that made the image embeddings, if `embed` is columns; else null: `embed` says it.",
+    )
+
+    @field_validator("templates", mode="before")
+    @classmethod
+    def _have_a_place(cls, value: Any) -> Any:
+        named = isinstance(value, str) and value in ("simple", "openai")
+        listed = isinstance(value, list) and value and all(isinstance(t, str) and t.count("{}") == 1 for t in value)
+        if not named and not listed:
+            raise ValueError(
+                f"`templates` is {value!r}; it must be simple, openai, or a list of sentences, each with one {{}}"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _scale_is_used(self) -> ZeroShot:
+        if self.logit_scale is not None and self.confidence != "softmax":
+            raise ValueError(f"`logit_scale` is {self.logit_scale}, which only `confidence` softmax has a use for")
+        return self
+
+    def output_fields(self) -> dict[str, Any]:
+        """See `Section`; names and their embeddings are a state of their own, with a digest of its content."""
+        return self.model_dump(mode="json", exclude={"vocabulary", "templates", "encoder"})
+
+    def behind(self, embed: Section | None) -> ZeroShot:
+        """This section with its `encoder` named, which is that of the embed section where there is one.
+
+        Raises:
+            StageError: No model is named, or two are.
+        """
+        if isinstance(embed, OpenClip) and self.encoder is None:
+            return self.model_copy(update={"encoder": embed})
+        if isinstance(embed, OpenClip):
+            raise StageError("`annotate.encoder` is given, but `embed` names the model already; leave it out")
+        if embed is None:
+            raise StageError("`annotate` is zero_shot, which needs image embeddings; add the section `embed`")
+        if self.encoder is None:
+            raise StageError(
+                "`annotate` is zero_shot, but `embed` does not say which model made its columns; name it in "
+                "`annotate.encoder`"
+            )
+        return self
+
+
+Annotate = Annotated[ConceptColumn | Captions | ZeroShot, Field(discriminator="kind")]
 
 
 # --------------------------------------------------------------------------------------------------------------- score
@@ -107,6 +196,12 @@ Score = Alignment
 class ExactDuplicates(Section):
     """Keep one row of each set with the same image bytes and text."""
 
+    reasons: ClassVar[dict[str, Reason]] = {
+        "exact_duplicate": Reason(
+            "Another row has the same image bytes and text.", "`keeper_file` and `keeper_row` name the kept one."
+        )
+    }
+
     kind: Literal["exact_duplicates"] = "exact_duplicates"
     keep_by: str | None = Field(
         None, description="Score whose highest value names the keeper; ties and null: lowest (file, row)."
@@ -115,6 +210,13 @@ class ExactDuplicates(Section):
 
 class Threshold(Section):
     """Keep rows whose score reaches a cut."""
+
+    reasons: ClassVar[dict[str, Reason]] = {
+        "below_threshold": Reason(
+            "The score is below the cut.", "Its score stands beside it; lower `minimum`, or raise `keep_fraction`."
+        ),
+        "no_score": Reason("The score is null or NaN.", "`mixwright explain` tells what the stage before gave."),
+    }
 
     kind: Literal["threshold"] = "threshold"
     score: str = Field("alignment", description="Name of the score.")
@@ -134,6 +236,13 @@ class Threshold(Section):
 
 class NearDuplicates(Section):
     """Keep one row of each group of rows whose embeddings are nearly equal."""
+
+    reasons: ClassVar[dict[str, Reason]] = {
+        "near_duplicate": Reason(
+            "Another row's embedding is alike by the select's `threshold` or more.",
+            "The keeper is named; raise `threshold` to drop fewer.",
+        )
+    }
 
     kind: Literal["near_duplicates"] = "near_duplicates"
     embedding: Literal["image", "text"] = Field("image", description="Which embedding is compared.")

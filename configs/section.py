@@ -4,17 +4,31 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
+
+from configs import credentials
+from configs.reasons import Reason
 
 
 class Section(BaseModel):
     """A frozen part of the tree; an unknown key is an error, not a silent default."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # What was given stays out of pydantic's own messages: it may be a secret in the wrong place.
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     operational: ClassVar[frozenset[str]] = frozenset()
     """Fields that change how fast or where a stage runs and never its output: fingerprints leave them out."""
 
+    reasons: ClassVar[dict[str, Reason]] = {}
+    """Why a row may be left out by this method, in words of its own."""
+
     def output_fields(self) -> dict[str, Any]:
         """The fields that change output, JSON-ready: what a fingerprint takes in."""
         return self.model_dump(mode="json", exclude=set(self.operational))
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _no_credentials(cls, value: Any) -> Any:
+        """A configuration is kept with the mix, in the report and by Prefect: no URL in it may carry a secret."""
+        credentials.refuse(value)
+        return value

@@ -9,15 +9,12 @@ from typing import Any
 from prefect import Task
 
 from configs.curate import Curate
+from configs.errors import ShardsFailed
 from flows.runners import Runner
 from tasks.groups import ItemsFailed
 
 HEAVY, LIGHT = 16, 6
 """Most tasks of a step: with every stage and three selects a run stays under 300 task runs."""
-
-
-class RunFailed(Exception):
-    """Raised when a run cannot go on; its message is the one sentence that the user sees."""
 
 
 class Run:
@@ -53,7 +50,8 @@ class Run:
         for group in groups:
             last = first + len(group) - 1
             which = f"{name} {first}-{last}" if last > first else f"{name[:-1]} {first}"
-            calls.append({**arguments, name: group, "label": f"{which} of {len(items)}"})
+            shared = {**arguments, "storage": self.config.storage}
+            calls.append({**shared, name: group, "label": f"{which} of {len(items)}"})
             first = last + 1
         failed: list[tuple[str, str]] = []
         for outcome in self.runner.run(task, calls, self._progress(task.name, calls)):
@@ -67,7 +65,7 @@ class Run:
 
     def once(self, task: Task[..., Any], **arguments: Any) -> Any:
         """Run `task` one time and return what it returns."""
-        outcome = self.runner.run(task, [arguments], lambda _: None)[0]
+        outcome = self.runner.run(task, [{**arguments, "storage": self.config.storage}], lambda _: None)[0]
         self.task_runs += 1
         if isinstance(outcome, BaseException):
             raise outcome
@@ -94,10 +92,10 @@ class Run:
         """End the run if a shard failed: what follows needs all of them.
 
         Raises:
-            RunFailed: Naming the number, the first file and its error.
+            ShardsFailed: Naming the number, the first file and its error.
         """
         if self.failed:
             file, why = next(iter(sorted(self.failed.items())))
-            raise RunFailed(
+            raise ShardsFailed(
                 f"{len(self.failed)} of {self.files} shards failed; rerun to retry only those. First: {file}: {why}"
             )

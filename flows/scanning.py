@@ -10,19 +10,17 @@ from typing import Any
 import pyarrow as pa
 
 from configs.curate import Curate
+from configs.errors import ColumnError
 from configs.inputs import Columns
-from flows.planning import conversion_step, ingest_step
-from flows.run import HEAVY, Run, RunFailed
-from storage import files, objects, shards
+from flows.planning import conversion_step
+from storage import objects, shards
 from storage.broken import BrokenFile, parquet_errors
 from storage.naming import Naming
-from storage.shards import InputFile, Memory, Shard, shard_digest
+from storage.shards import InputFile, Memory
 from tasks import ingest, load
 from tasks.emit.schema import Passing, mix_schema
-from tasks.groups import ItemsFailed
 from tasks.ingest import accepts, is_label
 from tasks.ingest.conversion import shards_of, unit_id
-from tasks.ingest.task import convert_units, ingest_files
 
 PEEKED = 3
 """Units of each input that are looked into before they are converted: enough to find a wrong column name."""
@@ -66,7 +64,7 @@ def scan(config: Curate) -> Scan:
     """List the inputs, and look into what is not remembered: footers of Parquet files, the beginnings of other files.
 
     Raises:
-        ValueError: Of one input nothing is there.
+        InputError: Of one input nothing is there.
     """
     found = Scan(config.inputs)
     with objects.threads(8) as pool:
@@ -179,7 +177,7 @@ def check_schemas(config: Curate, found: Scan, columns: Iterable[str], scores: l
         scores: Scores to be written.
 
     Raises:
-        ValueError: A column is missing or of a wrong type; names the file and the columns there are.
+        ColumnError: A column is missing or of a wrong type; names the file and the columns there are.
     """
     distinct: dict[tuple[pa.Schema, int], str] = {}
     for file in sorted(found.schemas):
@@ -187,7 +185,7 @@ def check_schemas(config: Curate, found: Scan, columns: Iterable[str], scores: l
     for (schema, number), file in distinct.items():
         twice = [name for name in schema.names if schema.names.count(name) > 1]
         if twice:
-            raise ValueError(
+            raise ColumnError(
                 f"{file} has {schema.names.count(twice[0])} columns named {twice[0]!r}, one of them perhaps renamed to "
                 f"fit the other inputs; rename all but one, or leave one out with `input.exclude: [{twice[0]}]`"
             )
@@ -195,119 +193,12 @@ def check_schemas(config: Curate, found: Scan, columns: Iterable[str], scores: l
         group = config.mix.groups
         for name in [*columns, *([group] if group else [])]:
             if name not in schema.names:
-                raise ValueError(f"{file} has no column {name!r}; its columns are {', '.join(schema.names)}")
+                raise ColumnError(f"{file} has no column {name!r}; its columns are {', '.join(schema.names)}")
         if group and not is_label(schema.field(group).type):
             kind = schema.field(group).type
-            raise ValueError(f"`mix.groups` is {group!r}, which is {kind} in {file}; it must be string or integer")
+            raise ColumnError(f"`mix.groups` is {group!r}, which is {kind} in {file}; it must be string or integer")
     passing = {}
     for (schema, number), file in distinct.items():
         section = found.sections[number]
         passing[file] = Passing(schema, naming_of(config, section).left_out, section.unsupported == "json")
     return mix_schema(passing, config.roles.get("image"), scores)
-
-
-@dataclass(frozen=True)
-class Known:
-    """The inputs once all of their content is known."""
-
-    entries: list[Shard]
-    """Every file."""
-    every: list[Shard]
-    """The files that are worked on: of distinct content, and whole."""
-    keeper_of: dict[str, str]
-    """Duplicate file -> the file that it repeats."""
-    damaged: dict[str, str]
-    """File that is quarantined as a whole -> why."""
-
-
-def known_shards(found: Scan) -> Known:
-    """All remembered files as shards. Of files with one content the first in the order of `file` is worked on."""
-    known = Known([], [], {}, {})
-    first: dict[str, Shard] = {}
-    for entry in found.entries:
-        facts = found.facts.get(entry.file)
-        if facts is None:
-            continue
-        digest = shard_digest(facts["digest"], entry.naming)
-        shard = Shard(-1, entry.file, entry.url, digest, facts["rows"], entry.naming)
-        if facts.get("broken"):
-            known.damaged[entry.file] = facts["broken"]
-        elif digest in first:
-            shard = replace(shard, index=first[digest].index)
-            known.keeper_of[entry.file] = first[digest].file
-        else:
-            shard = replace(shard, index=len(known.every))
-            first[digest] = shard
-            known.every.append(shard)
-        known.entries.append(shard)
-    for unit, why in found.damaged_units:
-        known.damaged[unit.file] = why
-        known.entries.append(Shard(-1, unit.file, unit.url, unit_id(unit), 0, unit.naming))
-    known.entries.sort(key=lambda shard: shard.file)
-    return known
-
-
-def take_in(run: Run, found: Scan) -> Scan:
-    """Convert what is to be converted, then read the shards that are new or changed; returns the scan as it is then.
-
-    Raises:
-        RunFailed: Too much of the input is damaged.
-    """
-    if found.pending:
-        found = _convert(run, found)
-    config, step = run.config, ingest_step(run.config)
-    files.sweep(step.url)
-    committed = step.committed()
-    run.files = found.files
-    run.failed |= found.unreadable
-    todo = []
-    for entry in found.entries:
-        facts = found.facts.get(entry.file)
-        done = facts and (facts.get("broken") or shard_digest(facts["digest"], entry.naming) in committed)
-        if not done and entry.file not in found.unreadable:
-            todo.append(entry)
-    run.log(f"ingest: {len(found.entries)} files, {len(todo)} to read")
-    try:
-        run.each(ingest_files, "files", todo, HEAVY, step=step, roles=config.roles)
-    except ItemsFailed as error:
-        run.failed |= dict(error.failed)
-    memory = Memory(config.store)
-    for entry in todo:
-        known = memory.recall(entry)
-        if known:
-            found.facts[entry.file] = known
-            if known.get("broken"):
-                found.damaged[entry.file] = known["broken"]
-                found.schemas.pop(entry.file, None)
-        elif entry.file not in run.failed:
-            run.failed[entry.file] = "the file changed while it was read"
-    _tell_damaged(run, found)
-    return found
-
-
-def _convert(run: Run, found: Scan) -> Scan:
-    for number, units in found.pending.items():
-        section = found.sections[number]
-        step = conversion_step(run.config, section)
-        files.sweep(step.url)
-        run.log(f"convert {step.kind}: {len(units)} units to do")
-        try:
-            run.each(convert_units, "units", units, HEAVY, step=step, config=section)
-        except ItemsFailed as error:
-            run.failed |= dict(error.failed)
-    again = scan(run.config)
-    again.pending.clear()  # those that failed are in `run.failed`
-    return again
-
-
-def _tell_damaged(run: Run, found: Scan) -> None:
-    """Say which files are quarantined as a whole; fail if they are too many."""
-    for file, why in sorted(found.damaged.items()):
-        run.log(f"quarantined as a whole: {file}: {why}")
-    limit = run.config.max_quarantine_fraction
-    if len(found.damaged) > limit * max(1, found.files):
-        file, why = min(found.damaged.items())
-        raise RunFailed(
-            f"{len(found.damaged)} of {found.files} files are damaged, more than `max_quarantine_fraction` "
-            f"{limit:g} allows. First: {file}: {why}"
-        )

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow.parquet as pq
 from blake3 import blake3
 
+from configs.errors import MixError
 from storage import files
 from storage.ledger import tally
 
@@ -19,13 +20,13 @@ def resolve(url: str) -> str:
     """The folder of one version: `url` itself, or the version that `<url>/latest.json` names.
 
     Raises:
-        ValueError: Neither is a mix.
+        MixError: Neither is a mix.
     """
     if files.exists(files.join(url, MANIFEST)):
         return url
     if files.exists(files.join(url, LATEST)):
         return files.join(url, files.read_json(files.join(url, LATEST))["version"])
-    raise ValueError(f"{url} is not a mix: it has neither {MANIFEST} nor {LATEST}. Runs print where their mix is")
+    raise MixError(f"{url} is not a mix: it has neither {MANIFEST} nor {LATEST}. Runs print where their mix is")
 
 
 def read(url: str) -> dict[str, Any]:

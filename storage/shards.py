@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from configs.errors import InputError
 from storage import files
 from storage.fingerprints import digest, fingerprint
 from storage.naming import AS_IT_IS, Naming
@@ -55,7 +56,7 @@ def find(path: str, suffixes: tuple[str, ...] = (".parquet",)) -> list[InputFile
     Of a folder those at any depth that end in one of `suffixes`; nothing hidden, nothing that begins with `_`.
 
     Raises:
-        ValueError: Nothing matches.
+        InputError: Nothing matches.
     """
     fs, root = files.filesystem(path)
     magic = any(character in root for character in "*?[")
@@ -78,7 +79,7 @@ def find(path: str, suffixes: tuple[str, ...] = (".parquet",)) -> list[InputFile
         stamp = info.get("ETag") or info.get("etag") or info.get("mtime") or info.get("created") or ""
         result.append(InputFile(relative, fs.unstrip_protocol(name), int(info["size"]), str(stamp)))
     if not result:
-        raise ValueError(f"`input.path` is {path!r}; no {pattern} file is there")
+        raise InputError(f"`input.path` is {path!r}; no {pattern} file is there")
     return sorted(result, key=lambda entry: entry.file)
 
 

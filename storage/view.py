@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pyarrow as pa
 
+from configs.errors import StageError
 from storage import shards
 from storage.shards import Shard
 from storage.steps import Step
@@ -42,10 +43,10 @@ class View:
         return sorted({*self.inputs, *self.sidecars})
 
     def require(self, needs: tuple[str, ...], who: str) -> None:
-        """Raise ValueError if a needed column is made by no step."""
+        """Raise StageError if a needed column is made by no step."""
         missing = [name for name in needs if name not in self.inputs and name not in self.sidecars]
         if missing:
-            raise ValueError(
+            raise StageError(
                 f"`{who}` needs the column {missing[0]!r}, which nothing before it makes; there are "
                 f"{', '.join(self.columns())}. Add the stage that makes it, or name another column."
             )

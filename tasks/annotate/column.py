@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from configs.errors import ColumnError
 from configs.methods import ConceptColumn
 from tasks import Failure, Result
 from tasks.annotate.sidecar import SCHEMA, sidecar
@@ -33,7 +34,7 @@ class ColumnAnnotator:
         """Annotate one shard.
 
         Raises:
-            ValueError: If a column is of a type that cannot be read.
+            ColumnError: If a column is of a type that cannot be read.
         """
         null = {name: rows[name].is_null().to_numpy() for name in self.needs}
         name, scored_by = self.config.column, self.config.scores
@@ -68,7 +69,7 @@ def _concepts(column: pa.ChunkedArray, name: str, separator: str) -> tuple[pa.Ar
         broken[np.repeat(np.arange(len(counts)), counts)[_not_utf8(concepts)]] = True
         return concepts, counts, broken
     if not _is_string(column.type):
-        raise ValueError(f"`{name}` is a column of {column.type}; concepts must be lists of strings, or strings")
+        raise ColumnError(f"`{name}` is a column of {column.type}; concepts must be lists of strings, or strings")
     joined = _strings(column)
     broken = _not_utf8(joined)
     flat, counts = _flatten(pc.split_pattern(pc.if_else(pa.array(broken), None, joined), pattern=separator))
@@ -79,7 +80,7 @@ def _scores(column: pa.ChunkedArray, name: str) -> tuple[np.ndarray, np.ndarray]
     """All confidences row after row, float32, NaN for null; how many each row has, int64 `(n,)`."""
     kind = column.type
     if not _is_list(kind) or not (pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type)):
-        raise ValueError(f"`{name}` is a column of {kind}; confidences must be lists of numbers")
+        raise ColumnError(f"`{name}` is a column of {kind}; confidences must be lists of numbers")
     flat, counts = _flatten(column)
     return flat.to_numpy(zero_copy_only=False).astype(np.float32), counts
 

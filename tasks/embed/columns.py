@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from configs.errors import ColumnError
 from configs.methods import EmbeddingColumns
 from tasks import Failure, Result
 from tasks.embed import vectors
@@ -32,7 +33,7 @@ class ColumnEmbedder:
         """Convert one shard.
 
         Raises:
-            ValueError: If a column does not hold lists of numbers, or image and text vectors differ in width.
+            ColumnError: If a column does not hold lists of numbers, or image and text vectors differ in width.
         """
         table = rows if isinstance(rows, pa.Table) else pa.concat_tables(rows)
         nothing = np.all([table[source].is_null().to_numpy() for source in self.needs], axis=0)
@@ -59,7 +60,7 @@ def unit_rows(column: pa.ChunkedArray, name: str) -> tuple[np.ndarray, dict[int,
         float32 `(n, D)`, zeros where something is wrong; and row -> detail.
     """
     if not _holds_numbers(column.type):
-        raise ValueError(f"`{name}` is a column of {column.type}; embeddings must be lists of numbers")
+        raise ColumnError(f"`{name}` is a column of {column.type}; embeddings must be lists of numbers")
     null = column.is_null().to_numpy()
     lengths = np.where(null, 0, pc.fill_null(pc.list_value_length(column), 0).to_numpy())
     dim = int(next(iter(lengths[lengths > 0]), 1))
@@ -102,7 +103,7 @@ def _holds_numbers(kind: pa.DataType) -> bool:
 
 def _cosine(image: np.ndarray, text: np.ndarray) -> np.ndarray:
     if image.shape[1] != text.shape[1]:
-        raise ValueError(
+        raise ColumnError(
             f"image vectors have {image.shape[1]} numbers and text vectors {text.shape[1]}; "
             "without a common space there is no alignment: name only one of the two columns"
         )

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
+from configs.errors import ModelError
+
 Device = Literal["cpu", "cuda"]
 
 _slot = threading.Lock()
@@ -26,16 +28,16 @@ def resolve_device(name: str) -> Device:
     Asks the CUDA driver, which honours `CUDA_VISIBLE_DEVICES`; torch is not imported, so a plan can call this.
 
     Raises:
-        ValueError: For `cuda` where there is none, and for an unknown name.
+        ModelError: For `cuda` where there is none, and for an unknown name.
     """
     if name not in ("auto", "cpu", "cuda"):
-        raise ValueError(f"`device` is {name!r}; it must be auto, cpu or cuda")
+        raise ModelError(f"`device` is {name!r}; it must be auto, cpu or cuda")
     if name == "cpu":
         return "cpu"
     if _visible_devices() and _torch_has_cuda():
         return "cuda"
     if name == "cuda":
-        raise ValueError("`device` is 'cuda', but no CUDA device is usable here; set it to auto or cpu")
+        raise ModelError("`device` is 'cuda', but no CUDA device is usable here; set it to auto or cpu")
     return "cpu"
 
 

@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
+from configs.errors import ColumnError
+
 ADDED = pa.schema(
     [
         ("mix_step", pa.int64()),
@@ -43,7 +45,7 @@ def mix_schema(schemas: dict[str, Passing], image: str | None, scores: list[str]
         scores: Score columns to be written.
 
     Raises:
-        ValueError: Columns of one name and incompatible types; a type that `datasets` cannot read back; a name that
+        ColumnError: Columns of one name and incompatible types; a type that `datasets` cannot read back; a name that
             the mix itself uses.
     """
     merged: dict[str, tuple[pa.DataType, str]] = {}
@@ -56,7 +58,7 @@ def mix_schema(schemas: dict[str, Passing], image: str | None, scores: list[str]
             merged[field.name] = (_common(field.name, known, kind, file), known[1] if known else file)
     for name in (*ADDED.names, *scores):
         if name in merged:
-            raise ValueError(
+            raise ColumnError(
                 f"the input column {name!r} (in {merged[name][1]}) has a name that the mix uses; "
                 f"leave it out with `input.exclude: [{name}]` or rename it"
             )
@@ -71,7 +73,7 @@ def _stored(field: pa.Field, as_json: bool, file: str) -> pa.DataType:
     if unreadable is not None:
         if as_json:
             return pa.string()
-        raise ValueError(
+        raise ColumnError(
             f"the column {field.name!r} of {file} is {field.type}; `datasets` cannot read {unreadable} back. "
             f"Leave it out with `input.exclude: [{field.name}]`, or set `input.unsupported: json` for JSON text"
         )
@@ -117,7 +119,7 @@ def _common(name: str, known: tuple[pa.DataType, str] | None, kind: pa.DataType,
         pair = [pa.schema([(name, known[0])]), pa.schema([(name, kind)])]
         return pa.unify_schemas(pair, promote_options="permissive").field(0).type
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise ValueError(
+        raise ColumnError(
             f"the column {name!r} is {known[0]} in {known[1]} and {kind} in {file}; "
             f"give both one type, or leave it out with `input.exclude: [{name}]`"
         ) from error

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 
 import pyarrow as pa
 
+from configs.errors import ColumnError
 from storage.shards import InputFile
 from tasks import Failure
 
@@ -45,7 +46,7 @@ class Reader(Protocol):
         `size` and `stamp` change when the content does.
 
         Raises:
-            ValueError: Nothing is there.
+            InputError: Nothing is there.
         """
         ...
 
@@ -85,7 +86,7 @@ PROVIDES: tuple[str, ...] = ("uid", "image_bytes", "text_chars")
 
 
 def accepts(own: Mapping[str, str], named: Mapping[str, str], schema: pa.Schema, file: str) -> None:
-    """Raise ValueError if a column that plays a role is missing from a file or of the wrong type.
+    """Raise ColumnError if a column that plays a role is missing from a file or of the wrong type.
 
     Args:
         own: Role -> column, as the file's input names it.
@@ -98,12 +99,12 @@ def accepts(own: Mapping[str, str], named: Mapping[str, str], schema: pa.Schema,
             continue
         if named[role] not in schema.names:
             columns = ", ".join(schema.names)
-            raise ValueError(
+            raise ColumnError(
                 f"`input.{role}` is {own[role]!r}, but {file} has no such column; its columns are {columns}"
             )
         kind = schema.field(named[role]).type
         if not allowed(kind):
-            raise ValueError(f"`input.{role}` is {own[role]!r}, which is {kind} in {file}; it must be {wanted}")
+            raise ColumnError(f"`input.{role}` is {own[role]!r}, which is {kind} in {file}; it must be {wanted}")
 
 
 def is_label(kind: pa.DataType) -> bool:

@@ -1,0 +1,67 @@
+"""Why a row is not in the mix: the words of ledger and quarantine, what they mean and what to do.
+
+Methods list the words of their own beside their configuration, as `reasons` of the model.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Reason(NamedTuple):
+    """What stands behind one word."""
+
+    meaning: str
+    remedy: str
+
+
+LEDGER = {
+    "damaged_file": Reason(
+        "The file is not of its kind, breaks off, or is damaged; none of its rows is used. `row` is null in the "
+        "quarantine where their number is not known.",
+        "Fetch it again; `detail` says how far it could be read. It is read anew when its size or date has changed.",
+    ),
+    "duplicate_file": Reason("The whole file has the content of another.", "`keeper_file` is the one that is used."),
+    "not_drawn": Reason(
+        "The row survived selection, but the mix did not draw it, or (stage `sample`) no batch took it.",
+        "Raise `mix.budget` or the proportion of its group, or lower `sample.filter_ratio`.",
+    ),
+    "tail": Reason(
+        "The row was drawn behind the last whole superbatch.", "Raise `mix.budget`, or lower `sample.batch_size`."
+    ),
+}
+"""Of every run."""
+
+INGEST = {
+    "image_null": Reason("The image is null.", "Leave such rows out, or curate text alone with `input.image: null`."),
+    "image_empty": Reason("The image has no bytes.", "Fetch it again; empty answers are often saved as empty files."),
+    "text_null": Reason("The text is null.", "Leave such rows out, or curate images alone with `input.text: null`."),
+    "text_blank": Reason("The text has nothing but white space.", "Caption such rows, or leave them out."),
+    "text_not_utf8": Reason("The text is not valid UTF-8.", "Convert it, with `iconv -f latin1 -t utf-8` as a rule."),
+}
+"""Of every input."""
+
+CONVERSION = {
+    "invalid_json": Reason("The line or member is no JSON.", "`detail` says where it goes wrong; write it anew."),
+    "not_an_object": Reason("The line is JSON, but no object.", "Write one object with named fields a line."),
+    "line_too_long": Reason("The line is longer than is read.", "Put large data into files that the line names."),
+    "too_many_fields": Reason("The record has more fields than a table can hold.", "Put them into one field."),
+    "duplicate_member": Reason(
+        "A sample of the tar has two members of one extension.", "Give samples names of their own, or leave one out."
+    ),
+    "member_not_a_file": Reason(
+        "A member of the tar is a link, a device or a sparse file: it is not followed.",
+        "Put the file itself into the tar: `tar --dereference --hard-dereference`, without `--sparse`.",
+    ),
+    "member_too_large": Reason("A member of the tar is larger than is read.", "Leave it out of the tar."),
+    "path_escapes_folder": Reason(
+        "The image path is absolute, a URL, or leads out of the folder, perhaps by a link: it is not followed.",
+        "Put the picture beside the file that names it, and name it relative to that.",
+    ),
+    "image_not_found": Reason("The file that is named as the image is not there.", "Compare the name with the folder."),
+    "image_path_not_text": Reason("The image field is no text.", "`input.image` names a field that holds paths."),
+    "image_too_large": Reason("The image file is larger than is read.", "Write it anew as JPEG or PNG."),
+    "caption_too_large": Reason("The caption file is larger than is read.", "It is hardly a caption; shorten it."),
+    "caption_not_found": Reason("The caption file is a link that leads nowhere.", "Put the file itself there."),
+}
+"""Of what is converted to Parquet."""
