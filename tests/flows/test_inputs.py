@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from corpora import config, png, run
+from archives import samples, save_dataset, write_files, write_jsonl, write_tar
+from corpora import config, digests, png, run
 
 from configs.loading import ConfigError
 from storage import manifests
@@ -149,3 +151,131 @@ def test_a_file_that_two_inputs_have_is_taken_once(two):
     table = pa.concat_tables(pq.read_table(f) for f in Path(mix.url, "ledger").glob("*.parquet"))
     twice = table.filter(pc.equal(table["reason"], "duplicate_file"))
     assert twice.num_rows == 12 and len(set(twice["keeper_file"].to_pylist())) == 1
+
+
+# ------------------------------------------------------------------------------------------------- inputs to be converted
+def converted(tmp_path, **section):
+    shapes = {"embed": {"kind": "open_clip", "model": "ViT-S-32-alt", "image_size": 32, "context_length": 16}}
+    return config(tmp_path, PLAIN | shapes | {"input": section, "store": f"{tmp_path}/store"})
+
+
+def pairs(count: int) -> list[dict[str, bytes | str]]:
+    return [
+        {"key": f"k{i}", "png": png(i), "txt": f"caption {i}", "json": {"url": f"u{i}", "width": i}}
+        for i in range(count)
+    ]
+
+
+def told(mix) -> dict[str, list[dict]]:
+    found = {}
+    for name in ("ledger", "quarantine"):
+        parts = [pq.read_table(f) for f in sorted(Path(mix.url, name).glob("*.parquet"))]
+        found[name] = pa.concat_tables(parts).to_pylist() if parts else []
+    return found
+
+
+def test_tars_come_in_whole_and_a_damaged_one_is_quarantined_as_a_whole(tmp_path):
+    for number in range(3):
+        rows = [{**row, "key": f"{number}-{row['key']}", "png": png(10 * number + i)} for i, row in enumerate(pairs(8))]
+        write_tar(tmp_path / "tars" / f"{number:05d}.tar", samples(rows))
+    cut = tmp_path / "tars" / "00001.tar"
+    good = cut.read_bytes()
+    cut.write_bytes(good[: len(good) // 2])
+    settings = converted(tmp_path, kind="webdataset", path=f"{tmp_path}/tars")
+    mix = run(settings)
+    table = emitted(mix)
+    assert table.num_rows == 16 and {"url", "width", "key", "text", "image"} <= set(table.column_names)
+    for row in table.to_pylist():
+        number, index = row["key"].split("-k")
+        assert (
+            row["mix_file"] == f"{number:0>5}.tar" and row["text"] == f"caption {index}" and row["url"] == f"u{index}"
+        )
+        assert row["image"]["bytes"] == png(10 * int(number) + int(index))
+    (line,) = told(mix)["quarantine"]
+    assert line["file"] == "00001.tar" and line["reason"] == "damaged_file" and "at byte" in line["detail"]
+    assert "1 damaged files are quarantined as a whole, first 00001.tar: " in mix.message
+    log: list[str] = []
+    assert run(settings, log).url == mix.url and not any("convert" in line for line in log)
+    cut.write_bytes(good)
+    again = run(settings, log)
+    assert "convert webdataset: 1 units to do" in log and again.emitted == 24
+
+
+def test_json_lines_with_bad_ones_keep_the_good_ones(tmp_path):
+    folder = tmp_path / "lines"
+    write_files(folder, {f"pictures/{i}.png": png(i) for i in range(6)})
+    good = [{"text": f"line {i}", "picture": f"pictures/{i}.png", "n": i} for i in range(6)]
+    lines = [json.dumps(row).encode() for row in good]
+    lines += [
+        b"{broken",
+        b'{"text": "\xff"}',
+        b"[1]",
+        json.dumps({"text": "x", "picture": "../../secret.png"}).encode(),
+    ]
+    write_files(folder, {"a.jsonl": b"\n".join(lines)})
+    mix = run(converted(tmp_path, kind="jsonl", path=f"{folder}", image="picture"))
+    assert mix.manifest["counts"]["rows_in"] == 10 and mix.manifest["counts"]["quarantined"] == 4
+    reasons = {line["row"]: line["reason"] for line in told(mix)["quarantine"]}
+    assert reasons == {6: "invalid_json", 7: "text_not_utf8", 8: "not_an_object", 9: "path_escapes_folder"}
+    assert {row["n"] for row in emitted(mix).to_pylist()} <= set(range(6))
+
+
+def test_folders_of_pictures_are_sources_and_a_new_picture_converts_only_its_folder(tmp_path):
+    tree = {
+        f"{name}/{i}.{kind}": data
+        for name in ("cats", "dogs")
+        for i in range(4)
+        for kind, data in (("png", png(len(name) * i)), ("txt", f"{name} {i}"))
+    }
+    write_files(tmp_path / "tree", {k: v + k.encode() if isinstance(v, bytes) else v for k, v in tree.items()})
+    settings = converted(tmp_path, kind="image_folder", path=f"{tmp_path}/tree")
+    rows = emitted(run(settings)).to_pylist()
+    assert sorted(row["text"] for row in rows) == sorted(f"{row['source']} {row['key'][5]}" for row in rows)
+    write_files(tmp_path / "tree", {"dogs/9.png": png(99), "dogs/9.txt": "dogs 9"})
+    log: list[str] = []
+    assert run(settings, log).manifest["counts"]["rows_in"] == 9 and "convert image_folder: 1 units to do" in log
+
+
+def test_a_saved_hugging_face_data_set_comes_in(tmp_path):
+    save_dataset(
+        tmp_path / "set", {"train": {"image": [png(i) for i in range(8)], "text": [f"t {i}" for i in range(8)]}}
+    )
+    mix = run(converted(tmp_path, kind="huggingface", path=f"{tmp_path}/set"))
+    assert mix.emitted == 8 and {row["image"]["bytes"] for row in emitted(mix).to_pylist()} == {
+        png(i) for i in range(8)
+    }
+
+
+def test_the_same_bytes_whatever_the_workers(tmp_path):
+    for number in range(3):
+        rows = [{**row, "png": png(10 * number + i)} for i, row in enumerate(pairs(8))]
+        write_tar(tmp_path / "tars" / f"{number:05d}.tar", samples(rows))
+    found = []
+    for workers in (1, 4):
+        settings = converted(tmp_path, kind="webdataset", path=f"{tmp_path}/tars")
+        over = {
+            "store": f"{tmp_path}/store-{workers}",
+            "emit": settings.emit.model_copy(update={"out": f"{tmp_path}/out-{workers}"}),
+        }
+        over["runner"] = settings.runner.model_copy(update={"workers": workers})
+        found.append(digests(Path(run(settings.model_copy(update=over)).url), "data", "ledger"))
+    assert found[0] == found[1]
+
+
+def test_a_wrong_field_is_refused_before_anything_is_converted(tmp_path):
+    write_jsonl(tmp_path / "lines" / "a.jsonl", [{"caption": "a", "id": 1}])
+    with pytest.raises(
+        ValueError, match=r"`input.text` is 'text', but a.jsonl has no such column; its columns are .*caption"
+    ):
+        run(converted(tmp_path, kind="jsonl", path=f"{tmp_path}/lines"))
+    assert not list((tmp_path / "store").rglob("*.parquet"))
+
+
+def test_tars_and_parquet_in_one_mix(tmp_path):
+    write_tar(tmp_path / "tars" / "a.tar", samples(pairs(8)))
+    write(tmp_path / "pq", "a.parquet", image=[png(100 + i) for i in range(8)], caption=[f"p {i}" for i in range(8)])
+    tars = {"kind": "webdataset", "name": "tars", "path": f"{tmp_path}/tars"}
+    table = {"name": "table", "path": f"{tmp_path}/pq", "text": "caption"}
+    rows = emitted(run(mixed(tmp_path, [tars, table]))).to_pylist()
+    assert len(rows) == 16 and {row["mix_file"] for row in rows} == {"tars/a.tar", "table/a.parquet"}
+    assert {row["source"] for row in rows} == {"tars", "table"}
