@@ -36,14 +36,33 @@ Settings = Annotated[
 
 MixFolder = Annotated[str, typer.Argument(help="A mix: its version folder, or the folder with latest.json.")]
 
+Reach = Annotated[
+    Path | None, typer.Option("--config", help="Configuration whose `storage` section tells how MIX is reached.")
+]
+
+
+@contextmanager
+def reached_by(config: Path | None) -> Iterator[None]:
+    """Within the block, object stores are reached as the configuration at `config` says."""
+    if config is None:
+        yield
+        return
+    from configs import loading
+    from storage import objects
+
+    with objects.using(loading.validate(loading.read(config)).storage.options()):
+        yield
+
 
 @contextmanager
 def told_plainly() -> Iterator[None]:
-    """Turn refusals into one red line and exit code 2: no traceback for what a user can mend."""
+    """Turn refusals into a red line, with the way out below, and exit code 2: no traceback for what a user can mend."""
     try:
         yield
-    except (ValueError, FileNotFoundError, PermissionError) as error:
+    except (ValueError, OSError) as error:
         err.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
+        if remedy := getattr(error, "remedy", ""):
+            err.print(f"{type(error).__name__}: {remedy}", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(2) from error
 
 
@@ -89,6 +108,7 @@ def check(config: Annotated[Path, typer.Argument(help="YAML configuration.")], s
     """Say whether CONFIG can run: its settings, the input's columns, the model; nothing is computed."""
     with told_plainly():
         from configs import loading
+        from configs.errors import InputError
         from flows.pipeline import examine
 
         found, planned = examine(loading.validate(loading.assign(loading.read(config), settings or [])))
@@ -96,10 +116,14 @@ def check(config: Annotated[Path, typer.Argument(help="YAML configuration.")], s
             if hasattr(one.method, "check"):
                 one.method.check()
         if found.unreadable:
-            name, why = next(iter(sorted(found.unreadable.items())))
-            many = f"{len(found.unreadable)} of {len(found.entries)} files cannot be read"
-            raise ValueError(f"{many}. First: {name}: {why}")
-        out.print(f"{config} is fine: {len(found.entries)} files, {sum(found.rows.values()):,} rows.", highlight=False)
+            name, why = min(found.unreadable.items())
+            raise InputError(f"{len(found.unreadable)} of {found.files} files cannot be read. First: {name}: {why}")
+        told = f"{len(found.entries)} files, {sum(found.rows.values()):,} rows"
+        told += f", {len(found.waiting)} units to be converted" if found.waiting else ""
+        out.print(f"{config} is fine: {told}.", highlight=False, soft_wrap=True)
+        for name, why in sorted(found.damaged.items()):
+            line = f"damaged, will be quarantined as a whole: {name}: {why}"
+            out.print(line, style="yellow", highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -114,9 +138,21 @@ def settings() -> None:
 
 
 @app.command()
-def verify(mix: MixFolder) -> None:
+def troubleshoot() -> None:
+    """Explain every error and every reason for which a row is left out, with the way out of each."""
+    from flows.troubleshooting import errors, reasons
+
+    for title, rows in (("error", errors()), ("reason", reasons())):
+        table = Table(title, "raised when" if title == "error" else "meaning", "what to do", show_lines=True)
+        for row in rows:
+            table.add_row(*row)
+        out.print(table, markup=False)
+
+
+@app.command()
+def verify(mix: MixFolder, config: Reach = None) -> None:
     """Hash the files of MIX again and add up its ledger; print the first discrepancy and fail, or say all is well."""
-    with told_plainly():
+    with told_plainly(), reached_by(config):
         from storage import manifests
 
         wrong = next(manifests.discrepancies(mix), None)
@@ -136,9 +172,10 @@ def verify(mix: MixFolder) -> None:
 def explain(
     mix: MixFolder,
     key: Annotated[str, typer.Argument(help="A row: its key, `file:row`, or the uid of an emitted row.")],
+    config: Reach = None,
 ) -> None:
     """Tell what each stage said of a row of the input, and where in the mix it ended."""
-    with told_plainly():
+    with told_plainly(), reached_by(config):
         from flows.explaining import explain_row
 
         for told in explain_row(mix, key):
@@ -147,6 +184,31 @@ def explain(
             for name, value in told.items():
                 table.add_row(name, str(value))
             out.print(table)
+
+
+@app.command(name="train-pocket")
+def train_pocket(
+    settings: Settings = None,
+    out_dir: Annotated[str, typer.Option("--out", help="Folder that receives the model.")] = "demo/pocket",
+    work: Annotated[str, typer.Option(help="Folder of pictures and checkpoints.")] = "demo/training",
+) -> None:
+    """Train the pocket model on the demo's emoji, in minutes on a CPU; a stopped training goes on where it was.
+
+    The shipped one was made with `--out configs/models/pocket`. Settings are those of `configs/pocket.py`:
+    `--set steps=300` trains less, `--set other_seeds=2` tells how far recall varies.
+    """
+    with told_plainly():
+        from configs import loading
+        from flows.train_pocket import train_pocket as flow
+
+        given = yaml.safe_dump(loading.assign({}, settings or []))
+        os.environ.setdefault("DO_NOT_TRACK", "1")
+        os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+        state = flow(out=out_dir, work=work, overrides=given, return_state=True)
+        if not state.is_completed():
+            err.print(state.message or str(state.name), style="red", markup=False, highlight=False, soft_wrap=True)
+            raise typer.Exit(1)
+        out.print(f"{state.message}\nmodel: local-dir:{out_dir}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _run(values: dict[str, Any], preset: str) -> None:
@@ -170,8 +232,8 @@ def _run(values: dict[str, Any], preset: str) -> None:
 
 def _made_before(config: Curate) -> Mix | None:
     """The mix, if all of it is there: then no temporary server needs to start."""
+    from configs.errors import RunFailed
     from flows.pipeline import curate as plainly
-    from flows.run import RunFailed
     from flows.runners import IdleRunner, WorkLeft
 
     try:

@@ -6,16 +6,23 @@ import logging
 from typing import Annotated, Any
 
 from prefect import flow, get_run_logger
-from prefect.artifacts import create_markdown_artifact
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed, State
 from pydantic import Field
 
 from configs import loading
 from configs.curate import NAME, Curate, Preset
+from configs.errors import RunFailed
+from flows.pipeline import Mix
 from flows.pipeline import curate as curate_plainly
-from flows.run import RunFailed
+from flows.reaching import reaching
 from flows.runners import prefect_runner
+from tasks.report.markdown import funnel
+from tasks.report.pages import facts
+
+NO_LOGIN = r"^(([^:@/]+::)*[^:@/]+://[^/@]*|[^:@/]*)(/.*)?$"
+"""No user and password in a URL: what is refused here is not stored with the run."""
 
 
 def run_name() -> str:
@@ -53,7 +60,7 @@ def resolve(
 @flow(name="curate", flow_run_name=run_name, validate_parameters=True)
 def curate(
     preset: Preset = "demo",
-    input: str = "",
+    input: Annotated[str, Field(pattern=NO_LOGIN)] = "",
     name: Annotated[str, Field(pattern=f"({NAME})|^$")] = "",
     budget: Annotated[int, Field(ge=0)] = 0,
     batch_size: Annotated[int, Field(ge=0)] = 0,
@@ -83,12 +90,21 @@ def curate(
     except (RunFailed, ValueError, OSError) as error:
         return Failed(message=str(error))
     if mix.card:
-        create_markdown_artifact(key="mix-card", markdown=mix.card, description=f"{config.name}: what the run did")
+        _make_artifacts(config, mix)
     return Completed(message=mix.message, data=mix.url) if mix.emitted else Failed(message=mix.message)
 
 
+@reaching
+def _make_artifacts(config: Curate, mix: Mix) -> None:
+    create_markdown_artifact(key="mix-card", markdown=mix.card, description=f"{config.name}: what the run did")
+    lines = funnel(facts(mix.url))
+    create_table_artifact(key="mix-funnel", table=lines, description=f"{config.name}: rows stage by stage")
+
+
+@reaching
 def _make_demo_input(config: Curate, logger: logging.Logger | logging.LoggerAdapter[Any]) -> None:
     from flows.openmoji import write_openmoji
 
-    written = write_openmoji(config.input.path)
-    logger.info("demo input: %d shards of OpenMoji pictures in %s", len(written), config.input.path)
+    folder = config.inputs[0].path
+    written = write_openmoji(folder)
+    logger.info("demo input: %d shards of OpenMoji pictures in %s", len(written), folder)

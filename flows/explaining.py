@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
+from configs.errors import MixError
 from storage import files, manifests
 from storage.steps import Step
 
@@ -25,13 +26,13 @@ def explain_row(mix: str, key: str) -> Iterator[dict[str, Any]]:
         key: The user's key, a uid, or `file:row`. A key that several rows have tells of each, 20 at most.
 
     Raises:
-        ValueError: No row of the input has that key.
+        MixError: No row of the input has that key.
     """
     folder = manifests.resolve(mix)
     manifest = manifests.read(folder)
     rows = list(_ledger_rows(folder, manifest, key))
     if not rows:
-        raise ValueError(
+        raise MixError(
             f"no row of {folder} has the key or uid {key!r}; a row without a key is named by file and number, as in "
             f"{manifest['parents'][0]['file']}:0"
             if manifest["parents"]

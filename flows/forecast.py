@@ -11,7 +11,8 @@ from flows.pipeline import examine, plan_per_shard
 from flows.planning import ingest_step, mix_step, planned_draws, sample_step
 from flows.planning import select_steps as plan_selects
 from flows.reaching import reaching
-from flows.scanning import Scan, known_shards
+from flows.scanning import Scan
+from flows.taking import known_shards
 from storage import files
 from storage.fingerprints import digest
 from storage.shards import Shard

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from configs.curate import Curate
+from configs.errors import ConfigError, PlaceError, TooMuchQuarantined
 from flows import stages
 from flows.emitting import Plan, emit
 from flows.planning import (
@@ -25,10 +26,11 @@ from flows.planning import (
     select_steps,
 )
 from flows.reaching import reaching
-from flows.run import Run, RunFailed
+from flows.run import Run
 from flows.runners import Runner
-from flows.scanning import Known, Scan, check_schemas, known_shards, scan, take_in
+from flows.scanning import Scan, check_schemas, scan
 from flows.stages import timed
+from flows.taking import Known, known_shards, take_in
 from storage import files
 from storage.ledger import DAMAGED_FILE
 from storage.view import View
@@ -113,7 +115,7 @@ def score_columns(config: Curate, planned: list[Planned]) -> list[str]:
     made = sorted({name for one in planned if one.step.stage == "score" for name in one.method.provides})
     for name in config.emit.scores or []:
         if name not in made:
-            raise ValueError(f"`emit.scores` names {name!r}; `score` makes {', '.join(made) or 'nothing'}")
+            raise ConfigError(f"`emit.scores` names {name!r}; `score` makes {', '.join(made) or 'nothing'}")
     return made if config.emit.scores is None else config.emit.scores
 
 
@@ -123,7 +125,7 @@ def stop_if_too_much_is_quarantined(run: Run, view: View, known: Known) -> None:
     The sum over the stages is a cheap upper bound; rows are looked at only where that is above the limit.
 
     Raises:
-        RunFailed: With the share, the limit, and the commonest reasons.
+        TooMuchQuarantined: With the share, the limit, and the commonest reasons.
     """
     limit = run.config.max_quarantine_fraction * sum(shard.rows for shard in known.entries)
     lost = sum(shard.rows for shard in known.entries if shard.file in known.damaged)
@@ -137,7 +139,7 @@ def stop_if_too_much_is_quarantined(run: Run, view: View, known: Known) -> None:
             reasons.update(step.failures(shard.digest)["reason"].to_pylist())
     if lost > limit:
         told = ", ".join(f"{reason} {count:,}" for reason, count in reasons.most_common(4))
-        raise RunFailed(
+        raise TooMuchQuarantined(
             f"{lost:,} of {sum(shard.rows for shard in known.entries):,} rows would be quarantined, more than "
             f"`max_quarantine_fraction` {run.config.max_quarantine_fraction:g} allows ({told}); mend the input, or "
             "raise the limit: nothing that is done is done again"
@@ -149,7 +151,7 @@ def examine(config: Curate) -> tuple[Scan, list[Planned]]:
     """Everything that can be refused before work: the configuration against itself and against the input.
 
     Raises:
-        ValueError: A method needs a column that nothing before it makes, or that the input lacks.
+        MixwrightError: Of the kind that says what is wrong: `StageError`, `ColumnError`, `PlaceError`, …
     """
     planned, view = plan_per_shard(config, None)
     _, view = select_steps(config, view, [])
@@ -161,7 +163,7 @@ def examine(config: Curate) -> tuple[Scan, list[Planned]]:
         try:
             files.try_writing(url)
         except OSError as error:
-            raise ValueError(f"`{setting}` is {url!r}; nothing can be written there: {error}") from None
+            raise PlaceError(f"`{setting}` is {url!r}; nothing can be written there: {error}") from None
     found = scan(config)
     check_schemas(config, found, columns_named(planned), score_columns(config, planned))
     return found, planned
@@ -172,7 +174,7 @@ def curate(config: Curate, runner: Runner, log: Callable[[str], None]) -> Mix:
     """Curate one mix.
 
     Raises:
-        ValueError: The configuration or the input is refused; nothing was done.
+        MixwrightError: The configuration or the input is refused; nothing was done.
         RunFailed: Some work failed; what was finished stays, a rerun goes on from there.
     """
     run = Run(config, runner, log)

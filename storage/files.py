@@ -7,10 +7,11 @@ import json
 import os
 import secrets
 import socket
+import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, suppress
+from typing import Any, cast
 
 import fsspec
 import pyarrow as pa
@@ -18,13 +19,20 @@ import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
+from storage import objects
+from storage.objects import Told
+
 DAY = 86_400
 MiB = 1 << 20
+READ_AHEAD = 8 * MiB
+"""What a read of a remote file fetches beyond what was asked for; the libraries' own 5 to 50 MiB suit no one reader."""
+UPLOAD_BYTES = 32 * MiB
+"""Bytes of a remote file held in memory while it is written: one part of its upload."""
 
 
 def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
     """The file system of `url` and the path inside it; a bare path is local."""
-    fs, path = fsspec.core.url_to_fs(url)
+    fs, path = objects.filesystem(url)
     return fs, path.rstrip("/") or "/"
 
 
@@ -49,14 +57,22 @@ def exists(url: str) -> bool:
     return fs.exists(path)
 
 
-def is_writable(url: str) -> bool:
-    """Whether a folder at `url` exists or can be made, and be written to; of other file systems than local: yes."""
-    if not is_local(url):
-        return True
-    path = os.path.abspath(filesystem(url)[1])
-    while not os.path.exists(path):
-        path = os.path.dirname(path)
-    return os.path.isdir(path) and os.access(path, os.W_OK) and not path.startswith("/proc")
+def try_writing(url: str) -> None:
+    """Write a file in the folder `url`, or where that would be made, and remove it: permissions alone tell little.
+
+    Raises:
+        OSError: Nothing can be written there.
+    """
+    fs, path = filesystem(url)
+    if isinstance(fs, LocalFileSystem):
+        while not os.path.lexists(path):
+            path = os.path.dirname(path)
+        with tempfile.TemporaryFile(dir=path):
+            return
+    trial = f"{path}/{_scratch_name('trial')}"
+    fs.pipe_file(trial, b"\n")
+    with suppress(PermissionError):  # some buckets let nothing be removed; names that begin with a dot are not listed
+        fs.rm_file(trial)
 
 
 def size(url: str) -> int:
@@ -73,7 +89,9 @@ def names(url: str) -> list[str]:
         found = fs.ls(path, detail=False)
     except FileNotFoundError:
         return []
-    return sorted(name for name in (entry.rstrip("/").rsplit("/", 1)[-1] for entry in found) if name[0] != ".")
+    # Some tools mark a folder of an object store by an empty object of its name.
+    inside = (entry.rstrip("/") for entry in found if entry.strip("/") != path.strip("/"))
+    return sorted(name for name in (entry.rsplit("/", 1)[-1] for entry in inside) if name[0] != ".")
 
 
 @contextmanager
@@ -88,8 +106,9 @@ def reading(url: str, *, memory_map: bool = False) -> Iterator[pa.NativeFile]:
         with pa.BufferReader(fs.cat_file(path)) as file:
             yield file
     else:
-        with fs.open(path, "rb") as raw, pa.PythonFile(raw, mode="r") as file:
-            yield file
+        with fs.open(path, "rb", block_size=READ_AHEAD, cache_type="readahead") as raw:
+            with pa.PythonFile(raw, mode="r") as file:
+                yield file
 
 
 @contextmanager
@@ -100,18 +119,26 @@ def publishing(url: str) -> Iterator[pa.NativeFile]:
     its upload is complete; there the commit object, written last, alone decides.
     """
     fs, path = filesystem(url)
-    folder, name = path.rsplit("/", 1)
-    fs.makedirs(folder or "/", exist_ok=True)
     if isinstance(fs, MemoryFileSystem):
         with pa.BufferOutputStream() as file:
             yield file
             fs.pipe_file(path, file.getvalue().to_pybytes())
         return
     if not isinstance(fs, LocalFileSystem):
-        with fs.open(path, "wb") as raw, pa.PythonFile(raw, mode="w") as file:
+        if objects.has_folders(url):
+            fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+        raw = cast(Told, fs.open(path, "wb", block_size=UPLOAD_BYTES))
+        try:
+            file = pa.PythonFile(raw, mode="w")
             yield file
+            file.close()
+        except BaseException:
+            raw.abandon()
+            raise
         return
-    scratch = f"{folder}/.{name}.{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(4)}.tmp"
+    folder, name = path.rsplit("/", 1)
+    fs.makedirs(folder or "/", exist_ok=True)
+    scratch = f"{folder}/{_scratch_name(name)}"
     try:
         with pa.OSFile(scratch, "wb") as file:
             yield file
@@ -121,6 +148,10 @@ def publishing(url: str) -> Iterator[pa.NativeFile]:
     finally:
         if os.path.exists(scratch):
             os.unlink(scratch)
+
+
+def _scratch_name(name: str) -> str:
+    return f".{name}.{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(4)}.tmp"
 
 
 def read_table(url: str, columns: list[str] | None = None) -> pa.Table:

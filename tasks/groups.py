@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Callable, Iterable
+from functools import wraps
 from typing import Any
 
 from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
 
+from configs.storage import Storage
+from storage import objects
 from storage.shards import Shard
 from storage.steps import Step
 from storage.view import IMAGE, View
@@ -16,11 +20,32 @@ from tasks import Result
 
 
 def stage_task(*, name: str, task_run_name: str) -> Callable[[Callable[..., Any]], Task[..., Any]]:
-    """A Prefect task with our options.
+    """A Prefect task with our options; it takes one argument more, `storage`: the configuration's section.
 
     The store is the cache: Prefect's would hash inputs and cannot see whether outputs still exist.
     """
-    return task(name=name, task_run_name=task_run_name, cache_policy=NO_CACHE, persist_result=False)
+
+    def declare(body: Callable[..., Any]) -> Task[..., Any]:
+        options: Any = {"cache_policy": NO_CACHE, "persist_result": False}
+        return task(name=name, task_run_name=task_run_name, **options)(_reaching(body))
+
+    return declare
+
+
+def _reaching(body: Callable[..., Any]) -> Callable[..., Any]:
+    """`body`, which reaches object stores as `storage` says: secrets are read here, where the work is, and stay."""
+
+    @wraps(body)
+    def reached(*args: Any, storage: Storage | None = None, **kwargs: Any) -> Any:
+        if storage is None:
+            return body(*args, **kwargs)
+        with objects.using(storage.options()):
+            return body(*args, **kwargs)
+
+    signature = inspect.signature(body)
+    added = inspect.Parameter("storage", inspect.Parameter.KEYWORD_ONLY, default=None)
+    reached.__signature__ = signature.replace(parameters=[*signature.parameters.values(), added])  # type: ignore[attr-defined]
+    return reached
 
 
 class ItemsFailed(Exception):
@@ -47,10 +72,17 @@ def each(items: Iterable[Any], work: Callable[[Any], Any]) -> dict[str, Any]:
             work(item)
             count += 1
         except Exception as error:  # named in the ItemsFailed below: nothing is hidden
-            failed.append((getattr(item, "file", str(item)), f"{type(error).__name__}: {error}"))
+            told = objects.redacted(f"{type(error).__name__}: {error}")
+            failed.append((_called(item), told))
     if failed:
         raise ItemsFailed(failed)
     return {"items": count, "seconds": time.perf_counter() - started}
+
+
+def _called(item: Any) -> str:
+    """What people know an item by: a shard by its file, a block of shards or a part by its number or name."""
+    pieces = item if isinstance(item, tuple) else (item,)
+    return next((piece.file for piece in pieces if hasattr(piece, "file")), str(pieces[0]))
 
 
 def annotate_shard(step: Step, view: View, method: Any, shard: Shard) -> None:

@@ -44,6 +44,28 @@ def test_only_old_temporaries_are_swept(tmp_path):
     assert files.sweep(str(tmp_path), older_than=-1) == 1 and not list(tmp_path.iterdir())
 
 
+def test_writing_is_tried_where_the_folder_is_or_would_be_and_leaves_nothing(base, tmp_path):
+    files.write_bytes(files.join(base, "there", "x"), b"x")
+    for folder in ("there", "new", "new/deep/er"):
+        files.try_writing(files.join(base, folder))
+    assert files.names(base) == ["there"] and files.names(files.join(base, "there")) == ["x"]
+    assert sorted(path.name for path in tmp_path.rglob("*")) in ([], ["there", "x"])
+
+
+def test_writing_where_nobody_can_is_an_error(tmp_path):
+    (tmp_path / "file").write_bytes(b"x")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    for folder in (
+        "/proc/mixwright",
+        "/proc/self/net/x",
+        f"{tmp_path}/file",
+        f"{tmp_path}/file/x",
+        f"{tmp_path}/dangling",
+    ):
+        with pytest.raises(OSError):
+            files.try_writing(folder)
+
+
 def test_removing_what_is_gone_is_no_error(base):
     files.remove(files.join(base, "nothing"))
 
