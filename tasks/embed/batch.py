@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from tasks.embed.decode import TooManyPixels, decode
+from tasks.embed.decode import decoded
 from tasks.embed.encoder import Encoder
+from tasks.embed.reasons import BadImage
 from tasks.embed.texts import read_texts
 
 if TYPE_CHECKING:
@@ -83,12 +84,9 @@ class Batch:
             if not data.is_valid:
                 continue
             try:
-                picture = decode(data.as_py(), self._max_pixels)
-                pixels[row] = self._encoder.pixels(picture, self._max_pixels)
-            except TooManyPixels as error:
-                failed[row] = ("too_many_pixels", str(error))
-            except ValueError as error:
-                failed[row] = ("undecodable_image", str(error))
-            else:
-                self.sizes[row] = picture.size
+                with decoded(data.as_py(), self._max_pixels) as picture:
+                    pixels[row] = self._encoder.pixels(picture)
+                    self.sizes[row] = picture.size
+            except BadImage as error:
+                failed[row] = (error.reason, str(error))
         return failed

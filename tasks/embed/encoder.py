@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -11,15 +12,18 @@ import numpy as np
 
 from configs.methods import OpenClip
 from tasks.embed.checkpoint import load_model
-from tasks.embed.decode import TooManyPixels
 
 if TYPE_CHECKING:
     import torch
     from PIL import Image
 
 CHARACTERS_PER_TOKEN = 64
-"""Longer texts are cut before they are tokenised: no token is longer, and one huge word takes quadratic time."""
+"""Longer texts are cut before they are tokenised: no token is longer."""
+WORD_CHARACTERS_PER_TOKEN = 4
+"""Words without a blank are cut sooner: one of 5,000 random letters takes a second, for the time is quadratic."""
 REMEMBERED_WORDS = 1_000_000
+THIN = 16
+"""Long side over short side beyond which only the middle is resized: no more of it is ever seen."""
 KEPT_ENCODERS = 2
 
 _loading = threading.Lock()
@@ -52,6 +56,7 @@ class Encoder:
     Attributes:
         image_shape: `(height, width)` of the pixels the image tower takes.
         dim: Width D of both embeddings.
+        logit_scale: What the model was trained to multiply cosines by.
         workers: Batches that `submit` works on at once.
     """
 
@@ -63,12 +68,13 @@ class Encoder:
         self._dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[config.precision]
         # The transform ends in ToTensor and Normalize: those two run batched, on the device, with the same arithmetic.
         self._resize, self._normalise = transform.transforms[:-2], transform.transforms[-1]
-        self._keeps_ratio = self._model.visual.preprocess_cfg["resize_mode"] == "shortest"
+        self._resize_mode = self._model.visual.preprocess_cfg["resize_mode"]
+        self.logit_scale: float = self._model.logit_scale.float().exp().item()
         side = self._model.visual.image_size
         self.image_shape: tuple[int, int] = (side, side) if isinstance(side, int) else tuple(side)
         self._tokenizing, self._sending = threading.Lock(), threading.Lock()
         self.workers = 2 if device == "cuda" else config.cpu_threads or os.cpu_count() or 1
-        self._pool = _single_threads(self.workers)
+        self._pool = single_threads(self.workers)
         self.dim: int = self.submit(None, self.tokens([""])).result()["text"].shape[1]
 
     def pixel_buffer(self, count: int) -> torch.Tensor:
@@ -77,24 +83,29 @@ class Encoder:
 
         return torch.zeros((count, *self.image_shape, 3), dtype=torch.uint8, pin_memory=self._device.type == "cuda")
 
-    def pixels(self, picture: Image.Image, max_pixels: int) -> np.ndarray:
-        """An RGB picture as the model's evaluation transform resizes and crops it: uint8 `(H, W, 3)`.
-
-        Raises:
-            TooManyPixels: The picture is so thin that, its short side resized, it has more than `max_pixels`.
-            ValueError: Pillow cannot resize it.
-        """
-        thinness = max(picture.size) / min(picture.size)
-        if self._keeps_ratio and thinness * max(self.image_shape) ** 2 > max_pixels:
-            raise TooManyPixels(f"{picture.width} x {picture.height} pixels: too thin to resize")
+    def pixels(self, picture: Image.Image) -> np.ndarray:
+        """An RGB picture as the model's evaluation transform resizes and crops it: uint8 `(H, W, 3)`."""
+        if max(picture.size) > THIN * min(picture.size):
+            picture = self._thin(picture)
         for step in self._resize:
             picture = step(picture)
         return np.asarray(picture)
 
+    def _thin(self, picture: Image.Image) -> Image.Image:
+        """Of a very thin picture what the transform can work on: as it is, 1 x 2,000 pixels become 224 x 448,000."""
+        long, short = max(picture.size), min(picture.size)
+        side, wide = max(self.image_shape), picture.width > picture.height
+        if self._resize_mode == "longest" and long > side * short:  # the short side would become nothing
+            return picture.resize((side, 1) if wide else (1, side))
+        if self._resize_mode != "shortest":
+            return picture
+        margin = (long - THIN * short) // 2
+        left, top = (margin, 0) if wide else (0, margin)
+        return picture.crop((left, top, picture.width - left, picture.height - top))
+
     def tokens(self, texts: list[str]) -> torch.Tensor:
-        """Token ids of texts, truncated to the context: int64 `(n, L)`."""
-        limit = CHARACTERS_PER_TOKEN * self._tokenizer.context_length
-        texts = [text if len(text) <= limit else " ".join(text.split())[:limit] for text in texts]
+        """Token ids of texts, truncated to the context: int64 `(n, L)`. Blank texts are the empty text."""
+        texts = [_shortened(text, self._tokenizer.context_length) for text in texts]
         with self._tokenizing:  # fast Hugging Face tokenizers fail when two threads use one
             ids = self._tokenizer(texts)
             words = getattr(self._tokenizer, "cache", None)
@@ -139,13 +150,22 @@ class Encoder:
             return {name: _unit(vectors).to("cpu", non_blocking=True) for name, vectors in embeddings.items()}
 
 
+def _shortened(text: str, context_length: int) -> str:
+    """As much of a text as its first tokens can come from."""
+    word = WORD_CHARACTERS_PER_TOKEN * context_length
+    if len(text) > word:
+        text = re.sub(rf"(?<!\S)(\S{{{word}}})\S+", r"\1", text)
+    limit = CHARACTERS_PER_TOKEN * context_length
+    return text if len(text) <= limit else " ".join(text.split())[:limit]
+
+
 def _unit(vectors: torch.Tensor) -> torch.Tensor:
     """Rows of length one in float32; a row of zeros becomes NaN, to be found out later."""
     vectors = vectors.float()
     return vectors / vectors.norm(dim=1, keepdim=True)
 
 
-def _single_threads(count: int) -> ThreadPoolExecutor:
+def single_threads(count: int) -> ThreadPoolExecutor:
     """Threads in each of which torch computes with one thread, all started."""
     import torch
 
@@ -153,6 +173,7 @@ def _single_threads(count: int) -> ThreadPoolExecutor:
     started = threading.Barrier(count)
 
     def start(_: int) -> None:
+        torch.get_num_threads()  # a thread's first use of torch takes over the common setting, even after its own
         torch.set_num_threads(1)
         started.wait()
 

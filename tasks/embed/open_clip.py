@@ -14,9 +14,10 @@ from configs.methods import OpenClip
 from tasks import Failure, Result
 from tasks.embed import vectors
 from tasks.embed.batch import Batch
-from tasks.embed.checkpoint import check_names, weights_digest
+from tasks.embed.checkpoint import POCKET, check_names, weights_digest
 from tasks.embed.device import resolve_device
 from tasks.embed.encoder import load_encoder
+from tasks.embed.images.formats import optional_readers
 from tasks.embed.stream import ahead, fixed_batches, read_ahead
 
 LOOK_AHEAD = 2
@@ -35,8 +36,6 @@ class OpenClipEmbedder:
     the row and its place in the shard, never on its neighbours.
     """
 
-    libraries = ("torch", "open_clip_torch", "pillow", "torchvision")
-
     def __init__(self, config: OpenClip, columns: tuple[str, ...] = ("image", "text")) -> None:
         if not columns or not set(columns) <= {"image", "text"}:
             raise ValueError(f"`columns` is {columns}; it must name image, text or both")
@@ -47,8 +46,19 @@ class OpenClipEmbedder:
         self.provides += ("width", "height") if "image" in self.needs else ()
 
     @property
+    def libraries(self) -> tuple[str, ...]:
+        """What makes the numbers; the reader of HEIC pictures only where it is installed."""
+        return ("torch", "open_clip_torch", "pillow", "torchvision", *optional_readers())
+
+    @property
     def notes(self) -> list[str]:
         """What the reader of a report must know of these embeddings."""
+        if self.config.model == POCKET:
+            return [
+                "The pocket model made the embeddings: it knows emoji and their names, little else. It was trained on "
+                "the demo's own pictures, all but a tenth: there, alignments and concepts are better than they would "
+                "be elsewhere."
+            ]
         if self.config.pretrained or self.config.model.startswith(("hf-hub:", "local-dir:")):
             return []
         return [

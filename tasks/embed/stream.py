@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import pyarrow as pa
+
+from storage import objects
 
 T = TypeVar("T")
 
@@ -43,7 +44,7 @@ def read_ahead(items: Iterable[T]) -> Iterator[T]:
     """The items in order; the next one is fetched in a thread meanwhile, so that reading a file holds up nobody."""
     source = iter(items)
     end = object()
-    with ThreadPoolExecutor(1) as reader:
+    with objects.threads(1) as reader:
         coming = reader.submit(next, source, end)
         while (item := coming.result()) is not end:
             coming = reader.submit(next, source, end)
