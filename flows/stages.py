@@ -9,18 +9,17 @@ from typing import Any
 
 from prefect import Task
 
-from configs.curate import Curate
+from configs.errors import RunFailed
+from flows.freezing import frozen_state
 from flows.planning import Planned, annotate_step, planned_draws
-from flows.run import HEAVY, Run, RunFailed
-from storage import files, states
+from flows.run import HEAVY, Run
+from storage import files
 from storage.exchange import PARTITION_ROWS, Gathering, spilled
-from storage.fingerprints import digest, fingerprint
+from storage.fingerprints import digest
 from storage.shards import Shard
 from storage.steps import Step
 from storage.view import View
-from tasks import annotate, load
-from tasks.annotate.task import annotate_shards, fit_annotator
-from tasks.annotate.task import summarise_shards as summarise_for_annotator
+from tasks.annotate.task import annotate_shards
 from tasks.embed.task import embed_shards
 from tasks.groups import ItemsFailed
 from tasks.mix.task import count_shards, draw_shards, order_draws, plan_mix
@@ -85,62 +84,9 @@ def annotate_all(run: Run, view: View, every: list[Shard]) -> tuple[Planned, Vie
         state = frozen_state(run, view, every)
         found = digest(files.read_bytes(state)) if state else None
         planned, behind = annotate_step(run.config, view, found)
+        run.notes += getattr(planned.method, "notes", [])
         run_per_shard(run, annotate_shards, planned, every, state=state)
     return planned, behind
-
-
-def frozen_url(config: Curate) -> str | None:
-    """Where the annotator's frozen state is, or will be; None if the method has none."""
-    section: Any = config.annotate
-    method = load(annotate.METHODS, section)
-    if getattr(section, "vocabulary", None):
-        return files.join(config.store, "annotate", section.kind, "_vocabularies", f"{_vocabulary(section)[0]}.npz")
-    if not hasattr(method, "fit"):
-        return None
-    return files.join(config.store, "annotate", section.kind, "_frozen", f"{section.name or config.name}.npz")
-
-
-def _vocabulary(section: Any) -> tuple[str, bytes]:
-    data = files.read_bytes(section.vocabulary)
-    return digest(data), data
-
-
-def frozen_state(run: Run, view: View, every: list[Shard]) -> str | None:
-    """Have the annotator's frozen state ready: read from the user's file, found in the store, or mined now."""
-    section: Any = run.config.annotate
-    url = frozen_url(run.config)
-    if url is None:
-        return None
-    method = load(annotate.METHODS, section)
-    if getattr(section, "vocabulary", None):
-        states.save(url, method.from_text(_vocabulary(section)[1].decode("utf-8")))
-        return url
-    settings = section.model_dump(mode="json", exclude={"remine", "name", "vocabulary"})
-    settings["text"] = run.config.input.text
-    about = url.removesuffix(".npz") + ".json"
-    if files.exists(url) and not section.remine and not states.is_empty(states.load(url)):
-        if files.exists(about) and files.read_json(about) != settings:
-            run.notes.append(
-                f"the vocabulary {section.name or run.config.name!r} was mined with {files.read_json(about)}, which "
-                f"is not what the configuration says now: set `annotate.remine`, or another `annotate.name`"
-            )
-            run.log(run.notes[-1])
-        return url
-    run.stop_if_failed()
-    run.log("annotate: mining the vocabulary")
-    step = Step(run.config.store, "annotate", section.kind, "_mining-" + fingerprint({"url": url}))
-    common = {"step": step, "config": section}
-    try:
-        run.each(summarise_for_annotator, "shards", every, HEAVY, view=view, **common)
-        run.once(fit_annotator, shards=every, target=url, **common)
-        files.write_json(about, settings)
-    except (ItemsFailed, FileNotFoundError) as error:
-        if not files.exists(url):  # else another run has mined the same and dropped its summaries
-            raise RunFailed(f"mining the vocabulary failed: {error}") from error
-    if states.is_empty(states.load(url)):
-        run.notes.append("mining found no concept that is frequent enough (`annotate.min_count`): no row has concepts")
-        run.log(run.notes[-1])
-    return url
 
 
 # -------------------------------------------------------------------------------------------------------------- global

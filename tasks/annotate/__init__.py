@@ -13,6 +13,7 @@ from tasks import Result
 METHODS = {
     "column": "tasks.annotate.column:ColumnAnnotator",
     "captions": "tasks.annotate.captions:CaptionAnnotator",
+    "zero_shot": "tasks.annotate.zero_shot:ZeroShotAnnotator",
 }
 
 
@@ -24,9 +25,18 @@ class Annotator(Protocol):
     - `summarise(rows: pa.Table) -> pa.Table`, per shard, small;
     - `fit(summaries: Iterable[pa.Table]) -> dict[str, np.ndarray]`, once: the state that `Annotator(config, state=...)`
       gets from then on. Numbers only, no objects, for it is kept as `.npz` without pickle; empty if nothing was found;
-    - `from_text(text: str) -> dict[str, np.ndarray]`: the state from a user's own file.
+    - `from_text(text: str) -> dict[str, np.ndarray]`: the state from a vocabulary that `config.vocabulary` names.
 
-    It may also have `libraries`: distributions that make its numbers, part of the fingerprint.
+    One whose state takes long to compute has, besides `from_text`, whose state it is then constructed with:
+
+    - `accept(schema: pa.Schema)`: ValueError if it cannot work with columns of these types; may load a model;
+    - `parts() -> int`, `build(part: int) -> dict[str, np.ndarray]`: the parts, each computed once whatever crashes;
+    - `join(parts: Iterable[dict[str, np.ndarray]]) -> dict[str, np.ndarray]`: the state, from all parts in order.
+
+    It may also have `libraries` (distributions that make its numbers) and `depends_on() -> dict` (what else they depend
+    on; both go into the fingerprint, so no heavy import), `check()` (ValueError where it cannot run), `device` (the
+    device class it computes on, of which it is then the one owner) and `notes` (what a report must say of it). Its
+    config model may have `behind(embed) -> Section`: itself, told of the embed section; ValueError if they do not fit.
     """
 
     needs: tuple[str, ...]

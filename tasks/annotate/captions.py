@@ -10,6 +10,7 @@ import pyarrow as pa
 from configs.methods import Captions
 from tasks import Failure, Result
 from tasks.annotate import mining
+from tasks.annotate.entries import decode_vocabulary, encode_vocabulary, parse_vocabulary
 from tasks.annotate.sidecar import SCHEMA, sidecar
 from tasks.embed.texts import read_texts
 
@@ -46,21 +47,6 @@ class Matcher:
         """Sorted distinct indices of the entries in a text."""
         # Overlapping, for neighbours share the blank between them.
         return sorted({entry for entry, _, _ in self._automaton.find_matches_as_indexes(space(text), overlapping=True)})
-
-
-def parse_vocabulary(text: str) -> list[str]:
-    """The entries of a vocabulary file, one a line: stripped, without blank lines and repeats, in their order."""
-    return list(dict.fromkeys(line.strip() for line in text.removeprefix("\ufeff").splitlines() if line.strip()))
-
-
-def encode_vocabulary(vocabulary: Sequence[str]) -> np.ndarray:
-    """A vocabulary as one array, for a state that is kept without pickle: uint8, UTF-8, an entry a line."""
-    return np.frombuffer("\n".join(vocabulary).encode(), np.uint8).copy()
-
-
-def decode_vocabulary(encoded: np.ndarray) -> list[str]:
-    """The vocabulary that `encode_vocabulary` encoded."""
-    return encoded.tobytes().decode().split("\n") if len(encoded) else []
 
 
 class CaptionAnnotator:

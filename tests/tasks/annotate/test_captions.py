@@ -8,14 +8,8 @@ from hypothesis import strategies as st
 
 from configs.methods import Captions
 from tasks.annotate import mining
-from tasks.annotate.captions import (
-    CaptionAnnotator,
-    decode_vocabulary,
-    encode_vocabulary,
-    match,
-    parse_vocabulary,
-    space,
-)
+from tasks.annotate.captions import CaptionAnnotator, match, space
+from tasks.annotate.entries import decode_vocabulary, encode_vocabulary, parse_vocabulary
 from tasks.annotate.mining import count_phrases, frequent_phrases, phrases
 
 
