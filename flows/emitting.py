@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import yaml
 
+from configs.errors import Defect, RunFailed
 from flows.planning import Planned
-from flows.run import HEAVY, Run, RunFailed
+from flows.reporting import report, report_again, subject_of
+from flows.run import HEAVY, Run
 from flows.stages import timed
 from storage import files, manifests
 from storage.exchange import spilled
@@ -25,7 +26,6 @@ from tasks.emit.card import card
 from tasks.emit.layout import Layout, blocks
 from tasks.emit.task import account_blocks, lay_out, locate_rows, measure_blocks, scatter_shards, write_parts
 from tasks.groups import ItemsFailed
-from tasks.report.task import count_concepts, write_report
 
 
 @dataclass(frozen=True)
@@ -54,13 +54,14 @@ def emit(run: Run, plan: Plan) -> tuple[str, dict[str, Any], str]:
     """Write the mix, or return the one that is there.
 
     Returns:
-        Its folder, its manifest, and its card in Markdown (empty if the mix was there before).
+        Its folder, its manifest, and its card in Markdown (empty if mix and report were there before).
     """
     url = files.join(run.config.emit.out, run.config.name, plan.version)
     if is_whole(url):
         run.log(f"emit: version {plan.version} is there already")
         manifests.point_latest(files.join(run.config.emit.out, run.config.name), plan.version)
-        return url, manifests.read(url), ""
+        manifest = manifests.read(url)
+        return url, manifest, report_again(run, plan, url, manifest)
     step = Step(run.config.store, "emit", "parquet", fingerprint({"version": plan.version, "out": files.absolute(url)}))
     files.sweep(files.join(url, "data"))
     try:
@@ -133,26 +134,20 @@ def publish(run: Run, plan: Plan, step: Step, url: str, tally: Counter[str]) -> 
     counts = {o: sum(n for key, n in tally.items() if key.startswith(o)) for o in ("kept", "dropped", "quarantined")}
     counts |= {"rows_in": sum(entry.rows for entry in plan.entries), "emitted": emitted, "parts": parts}
     if counts["kept"] + counts["dropped"] + counts["quarantined"] != counts["rows_in"]:
-        raise RunFailed(f"the ledger does not add up: {counts}. This is a defect; the mix is not published")
+        raise Defect(f"the ledger does not add up: {counts}; the mix is not published")
     if emitted != plan.sampled["rows"]:
-        raise RunFailed(f"{emitted} uses are in the ledger, {plan.sampled['rows']} in the batch plan. This is a defect")
-    summary = summarise(run, plan, tally, counts)
-    cut = blocks(plan.entries)
-    with timed(run, "report"):
-        counted = len(cut) if run.config.annotate else 0
-        if counted:
-            numbered = list(enumerate(cut))
-            repeated = sorted({*plan.keeper_of, *plan.damaged})
-            run.each(count_concepts, "blocks", numbered, step=step, view=plan.view, mix=url, repeated=repeated)
-        top = run.config.report.top_concepts
-        markdown = run.once(write_report, step=step, mix=url, summary=summary, block_count=counted, top=top)
+        uses = f"{emitted} uses are in the ledger, {plan.sampled['rows']} in the batch plan"
+        raise Defect(f"{uses}; the mix is not published")
     manifest = manifest_of(run, plan, step, url, counts)
+    subject = subject_of(run, plan, url)
+    markdown = report(run, plan, subject, manifest, {})
     files.write_bytes(files.join(url, "README.md"), card(manifest).encode())
     manifest["files"]["README.md"] = manifests.file_facts(files.join(url, "README.md"))
     manifests.publish(url, manifest)
     if emitted:
         manifests.point_latest(files.join(run.config.emit.out, run.config.name), plan.version)
-    files.remove(step.url)
+    for done in (step, subject.step):
+        files.remove(done.url)
     return url, manifest, markdown
 
 
@@ -194,49 +189,4 @@ def manifest_of(run: Run, plan: Plan, step: Step, url: str, counts: dict[str, in
         ],
         "versions": versions(("mixwright", "numpy", "pyarrow", "torch", "open_clip_torch", "pillow")),
         "files": listed,
-    }
-
-
-def summarise(run: Run, plan: Plan, tally: Counter[str], counts: dict[str, int]) -> dict[str, Any]:
-    """What the report shows."""
-    config, left, funnel = run.config, counts["rows_in"], []
-    steps = [("ingest", "parquet"), *((one.label, one.config.kind) for one in plan.planned)]
-    for stage, kind in [*steps, ("mix", config.mix.kind), ("sample", config.sample.kind)]:
-        told = {
-            key.split("|", 1)[0] + "|" + key.split("|")[2]: n for key, n in tally.items() if key.split("|")[1] == stage
-        }
-        dropped = sum(n for key, n in told.items() if key.startswith("dropped"))
-        bad = sum(n for key, n in told.items() if key.startswith("quarantined"))
-        reasons = {key.split("|")[1]: n for key, n in sorted(told.items())}
-        row = {"stage": stage, "kind": kind, "rows_in": left, "kept": left - dropped - bad}
-        funnel.append(row | {"dropped": dropped, "quarantined": bad, "reasons": reasons})
-        left -= dropped + bad
-    drawn = np.array(plan.mixed["counts"]).sum(axis=0)
-    used = [plan.sampled["groups"].get(str(i), 0) for i in range(len(plan.mixed["groups"]))]
-    groups = [
-        {"group": name, "rows": rows, "intended": int(n) / max(1, drawn.sum()), "achieved": u / max(1, sum(used))}
-        for name, rows, n, u in zip(plan.mixed["groups"], plan.mixed["rows"], drawn, used, strict=True)
-    ]
-    seconds = {stage: round(s, 3) for stage, s in run.seconds.items()}
-    sampler = config.sample
-    return {
-        "name": config.name,
-        "version": plan.version,
-        "seed": config.seed,
-        "rows_in": counts["rows_in"],
-        "funnel": funnel,
-        "outcomes": {o: counts[o] for o in ("kept", "dropped", "quarantined")},
-        "emitted": counts["emitted"],
-        "batches": {
-            "steps": plan.sampled["steps"],
-            "batch_size": sampler.batch_size,
-            "world_size": sampler.world_size,
-            "superbatch": sampler.superbatch,
-        },
-        "groups": groups,
-        "concepts": None,
-        "notes": run.notes,
-        "seconds": seconds,
-        "rows_per_second": {stage: round(counts["rows_in"] / s, 1) for stage, s in run.seconds.items() if s > 0},
-        "config_yaml": yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False),
     }

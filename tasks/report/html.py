@@ -1,108 +1,131 @@
-"""The report beside a mix: one HTML file that needs nothing else, and a short card for the run's page in the UI.
+"""The report beside a mix: one HTML file that needs nothing else and runs nothing.
 
-Pure functions from a plain summary to text and PNG bytes. Names, reasons and concepts come from data that strangers
-wrote: Jinja escapes all of them, and the charts and the card take them as plain text.
+A pure function from a plain summary to text. Names, reasons, captions and concepts come from data that strangers
+wrote: Jinja escapes all of them, `wording.clean` takes out what is not seen, and the page's own policy allows no
+script, no style from elsewhere and no picture but those inside it.
 
-A summary has `name, version, seed, rows_in, emitted, notes, config_yaml`; `outcomes` {kept, dropped, quarantined};
-`batches` {steps, batch_size, world_size, superbatch}; `funnel`, a list of {stage, kind, rows_in, kept, dropped,
-quarantined, reasons: {reason: rows}}; `groups`, a list of {group, rows, intended, achieved}, the last two being shares
-of one; `seconds` and `rows_per_second` by stage; and `concepts`, None or {names, before, after, distinct_before,
-distinct_after}, the first three being lists of one length.
+A summary has `name, version, created, seed, rows_in, emitted, notes, config_yaml, machine, versions, settings`;
+`outcomes` {kept, dropped, quarantined}; `batches` {steps, batch_size, world_size, superbatch}; `funnel`, a list of
+{stage, kind, rows_in, kept, dropped, quarantined, reasons: {reason: rows}}; `files`, a list of {file, reason, detail}
+that are quarantined as a whole; `groups`, a list of {group, rows, intended, achieved}, the last two being shares of
+one; and what `tasks.report.findings` adds: `stages`, `concepts` (or None), `scores`, `galleries`, `duplicates`.
 """
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterable, Mapping
+import math
+import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tasks.report.charts import concepts_png, funnel_png, top_concepts
+from tasks.report import svg, wording
 
-TEMPLATE = Path(__file__).with_name("report.html.j2")
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+HERE = Path(__file__).parent
+MOST_GROUPS = 60
+MOST_FILES = 50
+CAPTION = 120
 
 
-def render(summary: Mapping[str, Any], *, top: int = 40) -> str:
-    """The report as self-contained HTML: light or dark as the reader prefers; `top` concepts in the histogram."""
+def render(summary: Mapping[str, Any], thumbnails: Mapping[str, bytes]) -> str:
+    """The report as self-contained HTML, in light or dark as the reader prefers.
+
+    Args:
+        summary: See above; of its `settings` `top_concepts` and `gallery_rows` are looked at.
+        thumbnails: WebP pictures by `file:row`.
+    """
     import jinja2
+    from markupsafe import Markup
 
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(count=_count, percent=_percent, width=_width, by_count=_by_count, breakable=_breakable)
+    words = ("count", "percent", "size", "duration", "times", "figure", "by_count", "clean", "sentence")
+    environment.filters.update({name: getattr(wording, name) for name in words})
+    environment.filters.update(breakable=_breakable, ticked=_ticked, hexdump=_hexdump)
     concepts = summary["concepts"] if summary["concepts"] and summary["concepts"]["names"] else None
-    return environment.from_string(TEMPLATE.read_text("utf-8")).render(
+    curves = [(name, concepts[f"curve_{name}"]) for name in ("before", "after")] if concepts else []
+    return environment.from_string((HERE / "report.html.j2").read_text("utf-8")).render(
         s=summary,
-        widest=max((max(row["intended"], row["achieved"]) for row in summary["groups"]), default=0),
-        funnel=_pair(lambda dark: funnel_png(summary, dark=dark)) if summary["funnel"] else None,
-        concepts=_pair(lambda dark: concepts_png(summary, top=top, dark=dark)) if concepts else None,
-        top=top_concepts(concepts, top) if concepts else [],
+        css=Markup((HERE / "report.css").read_text("utf-8")),
+        reasons=wording.REASONS,
+        most_files=MOST_FILES,
+        caption=CAPTION,
+        pictures={name: base64.b64encode(data).decode() for name, data in thumbnails.items()},
+        shares=_shares(summary["groups"]),
+        curve=Markup(svg.rank_frequency(curves)),
+        top=_top(concepts, summary["settings"]["top_concepts"]) if concepts else [],
+        scores=[(one, Markup(_histogram(one))) for one in summary["scores"]],
+        galleries=_ordered(summary),
     )
 
 
-def markdown(summary: Mapping[str, Any], *, reasons: int = 6) -> str:
-    """A short card of the mix in Markdown, with the `reasons` commonest reasons."""
-    batches = summary["batches"]
-    lines = [
-        f"# {_plain(summary['name'])} `{_plain(summary['version'])}`",
-        f"{_count(summary['emitted'])} rows in {_count(batches['steps'])} batches of {_count(batches['batch_size'])}, "
-        f"seed {summary['seed']}.",
-        *(f"> {_plain(note)}" for note in summary["notes"]),
-        _table(
-            ("Outcome", "Rows", "Share"),
-            [(name, _count(n), _percent(n, summary["rows_in"])) for name, n in summary["outcomes"].items()],
-        ),
+def _histogram(score: Mapping[str, Any]) -> str:
+    return svg.histogram(score["edges"], score["before"], score["after"], [cut["value"] for cut in score["cuts"]])
+
+
+def _top(concepts: Mapping[str, Any], top: int) -> list[dict[str, Any]]:
+    """The commonest concepts with their shares of all occurrences and the widths of their bars, on a log axis."""
+    rows = list(zip(concepts["names"], concepts["before"], concepts["after"], strict=True))[:top]
+    most = math.log10(max([10, *(max(before, after) for _, before, after in rows)]) / 0.7)
+    widths = [[100 * math.log10(n / 0.7) / most if n else 0 for n in (before, after)] for _, before, after in rows]
+    return [
+        {"name": name, "before": before, "after": after, "widths": [f"{width:.2f}" for width in pair]}
+        for (name, before, after), pair in zip(rows, widths, strict=True)
     ]
-    lost: dict[str, int] = {}
-    for row in summary["funnel"]:
-        for reason, n in row["reasons"].items():
-            lost[reason] = lost.get(reason, 0) + n
-    if lost:
-        lines.append(_table(("Reason", "Rows"), [(r, _count(n)) for r, n in _by_count(lost)[:reasons]]))
-    if summary["groups"]:
-        shares = [(g["group"], _percent(g["intended"]), _percent(g["achieved"])) for g in summary["groups"]]
-        lines.append(_table(("Group", "Intended", "Achieved"), shares))
-    if concepts := summary["concepts"]:
-        lines.append(
-            f"{_count(concepts['distinct_before'])} distinct concepts in the input, "
-            f"{_count(concepts['distinct_after'])} in the mix."
-        )
-    return "\n\n".join(lines) + "\n"
 
 
-def _pair(draw: Callable[[bool], bytes]) -> dict[str, str]:
-    """A chart for light and for dark surroundings, base64."""
-    return {name: base64.b64encode(draw(name == "dark")).decode() for name in ("light", "dark")}
+def _shares(groups: list[dict[str, Any]]) -> dict[str, Any]:
+    """The largest groups with the widths of their bars, and how many are left out."""
+    ordered = sorted(groups, key=lambda group: (-max(group["intended"], group["achieved"]), group["group"]))
+    widest = max((max(group["intended"], group["achieved"]) for group in groups), default=0) or 1
+    shown = [
+        group | {key: f"{98 * group[name] / widest:.2f}" for key, name in (("bar", "achieved"), ("mark", "intended"))}
+        for group in ordered[:MOST_GROUPS]
+    ]
+    return {"shown": shown, "left": len(groups) - len(shown)}
 
 
-def _table(head: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> str:
-    lines = [head, ("---", *["---:"] * (len(head) - 1)), *(tuple(_plain(cell) for cell in row) for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+def _ordered(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What the galleries show: first the kept rows, then stage by stage what was lost, the commonest reason first.
+
+    Groups of duplicates stand together under their reason.
+    """
+    most = summary["settings"]["gallery_rows"]
+    stages = [row["stage"] for row in summary["funnel"]]
+    found = [gallery | {"items": gallery["items"][:most], "groups": []} for gallery in summary["galleries"]]
+    kinds: dict[tuple[str, str], list[Any]] = {}
+    for group in summary["duplicates"] if most else []:
+        kinds.setdefault((group["stage"], group["reason"]), []).append(group)
+    rows = {row["stage"]: row["reasons"] for row in summary["funnel"]}
+    for (stage, reason), groups in kinds.items():
+        facts = {"outcome": "dropped", "stage": stage, "reason": reason, "items": []}
+        found.append(facts | {"rows": rows.get(stage, {}).get(reason, 0), "groups": groups})
+
+    def place(gallery: dict[str, Any]) -> tuple[Any, ...]:
+        stage = gallery["stage"]
+        at = -1 if gallery["outcome"] == "kept" else stages.index(stage) if stage in stages else len(stages)
+        return at, -gallery["rows"], gallery["reason"]
+
+    return sorted((one for one in found if one["items"] or one["groups"]), key=place)
 
 
-def _plain(text: Any) -> str:
-    """Text that Markdown shows as it is: no HTML, no table cell, no emphasis, no link, one line."""
-    one_line = " ".join(str(text).split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return "".join(f"\\{char}" if char in "\\`*[]|#!~" else char for char in one_line)
-
-
-def _count(number: float) -> str:
-    return f"{number:,.0f}"
-
-
-def _percent(part: float, whole: float = 1) -> str:
-    return f"{100 * part / whole:.1f} %" if whole else "–"
-
-
-def _width(share: float, widest: float) -> str:
-    """Percent of a bar's full length, which leaves room for the mark at its end."""
-    return f"{98 * share / widest if widest else 0:.2f}"
-
-
-def _breakable(name: str) -> str:
+def _breakable(name: Any) -> str:
     """The name with a place to break the line after each slash and underscore."""
-    return str(name).replace("/", "/\u200b").replace("_", "_\u200b")
+    return wording.clean(name).replace("/", "/\u200b").replace("_", "_\u200b")
 
 
-def _by_count(counts: Mapping[str, int]) -> list[tuple[str, int]]:
-    return sorted(((reason, n) for reason, n in counts.items() if n), key=lambda item: (-item[1], item[0]))
+def _ticked(text: Any) -> Markup:
+    """Text with what stands between backticks set as code."""
+    from markupsafe import Markup, escape
+
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(wording.clean(text)))))
+
+
+def _hexdump(head: str) -> str:
+    """The first bytes as a person reads them: printable ASCII as it is, the rest as dots."""
+    return "".join(chr(byte) if 32 <= byte < 127 else "·" for byte in bytes.fromhex(head))

@@ -1,62 +1,44 @@
-"""Report tasks: count concepts by block, then write the report."""
+"""Report tasks: survey blocks of files, choose what is shown, collect it, write the pages."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import pyarrow as pa
-
 from storage import files
-from storage.shards import Shard
-from storage.steps import Step, parquet_bytes
-from storage.view import View
+from storage.steps import Step
 from tasks.emit.layout import Block
 from tasks.groups import each, stage_task
-from tasks.report import concepts
+from tasks.report import findings, gathering
+from tasks.report.subject import Subject
 
 
-@stage_task(name="count concepts", task_run_name="report: count concepts in {label}")
-def count_concepts(
-    step: Step, view: View, mix: str, repeated: list[str], blocks: list[Block], label: str
-) -> dict[str, Any]:
-    """Count the concepts of blocks of files before and after; `repeated` files are left out."""
-
-    def work(block: Block) -> None:
-        number, entries = block
-        uses = files.read_table(files.join(mix, "ledger", f"part-{number:05d}.parquet"), ["file", "times_used"])
-        tables = [_count(view, uses, shard) for shard in entries if shard.file not in repeated]
-        files.write_bytes(step.file(f"concepts-{number:05d}.parquet"), parquet_bytes(concepts.merge(tables)))
-
-    return each(blocks, work)
+@stage_task(name="survey", task_run_name="report: survey {label}")
+def survey_blocks(subject: Subject, blocks: list[Block], label: str) -> dict[str, Any]:
+    """Count concepts, find the ranges of scores and candidates for the galleries in blocks of files."""
+    return each(blocks, lambda block: gathering.survey(subject, block))
 
 
-def _count(view: View, uses: pa.Table, shard: Shard) -> pa.Table:
-    mine = uses.filter(pa.compute.equal(uses["file"], shard.file))
-    return concepts.count(view.table(shard, ("concepts",))["concepts"], mine["times_used"].to_numpy())
+@stage_task(name="choose", task_run_name="report: choose")
+def choose_shown(subject: Subject, block_count: int, cuts: dict[str, list[float]]) -> dict[str, Any]:
+    """Choose what all blocks are to show; `cuts` are the thresholds by score."""
+    chosen = gathering.choose(subject, block_count, cuts)
+    files.write_json(subject.step.file("chosen.json"), chosen)
+    return {"galleries": len(chosen["galleries"]), "groups": len(chosen["groups"])}
+
+
+@stage_task(name="collect", task_run_name="report: collect from {label}")
+def collect_blocks(subject: Subject, blocks: list[Block], label: str) -> dict[str, Any]:
+    """Make the histograms of scores and the pictures of chosen rows in blocks of files."""
+    return each(blocks, lambda block: gathering.collect(subject, block))
 
 
 @stage_task(name="write report", task_run_name="report: write")
-def write_report(step: Step, mix: str, summary: dict[str, Any], block_count: int, top: int) -> str:
-    """Render the report beside the mix; returns its short form in Markdown."""
-    from tasks.report import charts, html
+def write_report(
+    subject: Subject, summary: dict[str, Any], block_count: int, steps: list[tuple[str, Step]], digests: list[str]
+) -> str:
+    """Write the report beside the mix; returns its short form in Markdown."""
+    from tasks.report import pages
 
-    if block_count:
-        counted = concepts.merge(step.read(f"concepts-{number:05d}") for number in range(block_count))
-        shown = counted.slice(0, max(top, 2000)).to_pydict()
-    if block_count and counted.num_rows:
-        summary = summary | {
-            "concepts": {
-                "names": shown["concept"],
-                "before": shown["before"],
-                "after": shown["after"],
-                "distinct_before": counted.num_rows,
-                "distinct_after": int(pa.compute.sum(pa.compute.greater(counted["after"], 0)).as_py() or 0),
-            }
-        }
-    pages = {"index.html": html.render(summary, top=top).encode(), "funnel.png": charts.funnel_png(summary)}
-    if summary["concepts"]:
-        pages["concepts.png"] = charts.concepts_png(summary, top=top)
-    for name, data in pages.items():
-        files.write_bytes(files.join(mix, "report", name), data)
-    files.write_json(files.join(mix, "report", "report.json"), summary)
-    return html.markdown(summary)
+    found, thumbnails = findings.found(subject, block_count, summary)
+    costs = findings.costs(summary, steps, digests)
+    return pages.publish(subject.mix, summary | found | {"stages": costs}, thumbnails)

@@ -1,0 +1,126 @@
+"""What the blocks of a report have left behind, put together: JSON-ready facts, and pictures by name."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from storage import files
+from storage.steps import Step
+from tasks.report import concepts, scores
+from tasks.report.costs import stored
+from tasks.report.gathering import ITEMS
+from tasks.report.subject import Subject
+from tasks.report.wording import clean
+
+CAPTION = 240
+NAME = 160
+PICTURE_BYTES = 6_000_000
+"""Most bytes of pictures in a report; base64 in the page makes a third more of it."""
+
+Shown = dict[tuple[str, int], dict[str, Any]]
+"""(file, row) -> what is shown of it."""
+
+
+def found(subject: Subject, block_count: int, summary: dict[str, Any]) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """`concepts`, `scores`, `galleries` and `duplicates` of the summary, and the pictures by name, `file:row`.
+
+    Args:
+        subject: What the report is about.
+        block_count: Blocks that were surveyed and collected.
+        summary: For the rows behind each reason (`funnel`, `outcomes`) and for `cuts`.
+    """
+    step, numbers = subject.step, range(block_count)
+    chosen = files.read_json(step.file("chosen.json"))
+    collected = [step.facts(f"collected-{number:05d}") for number in numbers]
+    items = pa.concat_tables([ITEMS.empty_table(), *(step.read(f"items-{number:05d}") for number in numbers)])
+    shown: Shown = {(line["file"], line["row"]): line for line in items.to_pylist()}
+    galleries = [_gallery(one, summary, shown) for one in chosen["galleries"]]
+    sizes = [sum(one["groups"][i] for one in collected) for i in range(len(chosen["groups"]))]
+    groups = [_group(one, size, shown) for one, size in zip(chosen["groups"], sizes, strict=True)]
+    told: dict[str, Any] = {"galleries": galleries, "duplicates": groups, "concepts": None}
+    if "concepts" in subject.view.sidecars:
+        counted = concepts.merge(step.read(f"concepts-{number:05d}") for number in numbers)
+        told["concepts"] = concepts.told(counted, max(subject.settings.top_concepts, 500))
+    told["scores"] = _scores(chosen["edges"], scores.merge(one["histograms"] for one in collected), summary["cuts"])
+    items_shown = [item for one in galleries for item in one["items"]]
+    items_shown += [item for one in groups for item in (one["keeper"], *one["members"])]
+    return told, _thumbnails(items_shown, shown)
+
+
+def _thumbnails(items: list[dict[str, Any]], shown: Shown) -> dict[str, bytes]:
+    """Pictures by name in the order of the page, as many as fit."""
+    chosen: dict[str, bytes] = {}
+    left = PICTURE_BYTES
+    for item in items:
+        name, picture = f"{item['file']}:{item['row']}", shown[(item["file"], item["row"])]["picture"]
+        if picture and name not in chosen and len(picture) <= left:
+            chosen[name] = picture
+            left -= len(picture)
+    return chosen
+
+
+def _scores(edges: dict[str, list[float]], counted: dict[str, Any], cuts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [
+        {"name": name, "edges": edges[name], **counted[name], "cuts": [cut for cut in cuts if cut["score"] == name]}
+        for name in edges
+        if name in counted
+    ]
+
+
+def _gallery(chosen: dict[str, Any], summary: dict[str, Any], shown: Shown) -> dict[str, Any]:
+    facts = {key: chosen[key] for key in ("outcome", "stage", "reason")}
+    total = summary["outcomes"]["kept"]
+    if chosen["outcome"] != "kept":
+        reasons = {row["stage"]: row["reasons"] for row in summary["funnel"]}
+        total = reasons.get(chosen["stage"], {}).get(chosen["reason"], len(chosen["rows"]))
+    return facts | {"rows": total, "items": [_item(shown[(file, row)]) for file, row in chosen["rows"]]}
+
+
+def _group(chosen: dict[str, Any], dropped: int, shown: Shown) -> dict[str, Any]:
+    keeper = shown[(chosen["keeper"][0], chosen["keeper"][1])]
+    members = [_item(shown[(file, row)]) for file, row in chosen["members"]]
+    facts = {key: chosen[key] for key in ("stage", "reason")}
+    return facts | {"dropped": dropped, "keeper": _item(keeper), "members": members}
+
+
+def _item(line: dict[str, Any]) -> dict[str, Any]:
+    """What the page needs of one row, its texts of bounded length."""
+    item = {name: line[name] for name in ("file", "row", "outcome", "reason", "times_used", "bytes")}
+    item["score"] = line["score"] if line["score"] is not None and math.isfinite(line["score"]) else None
+    item["head"] = line["head"].hex() if line["head"] else None
+    for name, most in (("key", NAME), ("caption", CAPTION), ("told", NAME), ("detail", NAME)):
+        item[name] = None if line[name] is None else clean(line[name], most)
+    return item
+
+
+def costs(summary: dict[str, Any], steps: Sequence[tuple[str, Step]], digests: Sequence[str]) -> list[dict[str, Any]]:
+    """Time, rows and bytes of every stage: {stage, seconds, rows, read, written}; None where it is not known.
+
+    Args:
+        summary: For `seconds`, `funnel`, `read` (bytes of pictures and captions by stage) and `emitted_bytes`.
+        steps: Stage and its step in the store; several steps of one stage add up.
+        digests: Of the shards of this run.
+    """
+    written: dict[str, int] = {"emit": summary["emitted_bytes"]}
+    for label, step in steps:
+        stage = label.split("#")[0]
+        written[stage] = written.get(stage, 0) + stored(step, digests)
+    rows: dict[str, int] = {}
+    for row in summary["funnel"]:
+        stage = row["stage"].split("#")[0]
+        rows[stage] = rows.get(stage, 0) + row["rows_in"]
+    rows["emit"] = summary["emitted"]
+    return [
+        {
+            "stage": stage,
+            "seconds": summary["seconds"].get(stage),
+            "rows": rows.get(stage),
+            "read": summary["read"].get(stage),
+            "written": written.get(stage),
+        }
+        for stage in dict.fromkeys([*rows, *summary["seconds"]])
+    ]

@@ -1,0 +1,108 @@
+"""Two kinds of line drawing as SVG within the page: sharp at any size, in the page's own colours and fonts.
+
+Only numbers and words of ours go in. Drawings are `WIDTH` units wide, which is about the width of a phone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+WIDTH, HEIGHT = 360, 210
+LEFT, RIGHT, TOP, BOTTOM = 46, 8, 8, 36
+
+
+def rank_frequency(curves: Sequence[tuple[str, Sequence[Sequence[int]]]]) -> str:
+    """Curves of (rank, occurrences) on two log axes; each has the CSS class that it is named with."""
+    points = [point for _, curve in curves for point in curve]
+    if not points:
+        return ""
+    right, high = max(10, *(p[0] for p in points)) * 1.1, max(10, *(p[1] for p in points)) * 1.3
+    low = 0.8
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        across = math.log(x / low) / math.log(right / low)
+        return _x(across), _y(math.log(max(y, low) / low) / math.log(high / low))
+
+    parts = []
+    for exponent in range(int(math.log10(high)) + 1):
+        parts.append(_rule_y(place(1, 10**exponent)[1], _decade(exponent)))
+    for exponent in range(int(math.log10(right)) + 1):
+        parts.append(_rule_x(place(10**exponent, 1)[0], _decade(exponent)))
+    for name, curve in curves:
+        line = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(*point) for point in curve))
+        parts.append(f'<polyline class="{name}" points="{line}"/>')
+        if len(curve) == 1:
+            x, y = place(*curve[0])
+            parts.append(f'<circle class="{name}" cx="{x:.1f}" cy="{y:.1f}" r="2.5"/>')
+    return _drawing("Occurrences of concepts by rank, on log axes", parts, "rank of the concept", "occurrences")
+
+
+def histogram(edges: Sequence[float], before: Sequence[int], after: Sequence[int], cuts: Sequence[float]) -> str:
+    """Two distributions, each as shares of its own rows, and vertical marks; the first filled, the second outlined."""
+    if len(edges) < 2:
+        return ""
+    shares = [[n / max(1, sum(counts)) for n in counts] for counts in (before, after)]
+    high = max(*shares[0], *shares[1], 1e-9) * 1.05
+    low, width = edges[0], edges[-1] - edges[0]
+    parts = [_rule_y(_y(tick / high), f"{100 * tick:.3g} %") for tick in ticks(0, high, 4)]
+    parts += [_rule_x(_x((tick - low) / width), f"{tick:.4g}") for tick in ticks(edges[0], edges[-1], 5)]
+    for name, share in zip(("before", "after"), shares, strict=True):
+        if not sum(share):
+            continue
+        steps = [(edges[0], 0.0)]
+        for i, value in enumerate(share):
+            steps += [(edges[i], value), (edges[i + 1], value)]
+        steps.append((edges[-1], 0.0))
+        line = " ".join(f"{_x((x - low) / width):.1f},{_y(y / high):.1f}" for x, y in steps)
+        parts.append(f'<polygon class="{name}" points="{line}"/>')
+    for cut in cuts:
+        if edges[0] <= cut <= edges[-1]:
+            x = _x((cut - low) / width)
+            parts.append(f'<line class="cut" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>')
+    return _drawing("Distribution of the score in the input and in the mix", parts, "score", "share of rows")
+
+
+def ticks(low: float, high: float, most: int) -> list[float]:
+    """Round numbers from `low` to `high`, at most about `most` of them."""
+    if not high > low:
+        return [low]
+    raw = (high - low) / most
+    scale = 10.0 ** math.floor(math.log10(raw))
+    step = next(scale * factor for factor in (1, 2, 2.5, 5, 10) if scale * factor >= raw * 0.999)
+    first = math.ceil(low / step - 1e-9)
+    found = [round(step * i, 12) for i in range(first, first + most + 2)]
+    return [tick + 0.0 for tick in found if tick <= high + step * 1e-9]
+
+
+def _decade(exponent: int) -> str:
+    return f"{10**exponent:,}" if exponent < 6 else f"10^{exponent}"
+
+
+def _x(share: float) -> float:
+    return LEFT + share * (WIDTH - LEFT - RIGHT)
+
+
+def _y(share: float) -> float:
+    return HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM)
+
+
+def _rule_y(y: float, label: str) -> str:
+    line = f'<line class="rule" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
+    return f'{line}<text x="{LEFT - 5}" y="{y + 3.5:.1f}" text-anchor="end">{label}</text>'
+
+
+def _rule_x(x: float, label: str) -> str:
+    line = f'<line class="rule" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>'
+    return f'{line}<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 13}" text-anchor="middle">{label}</text>'
+
+
+def _drawing(title: str, parts: Sequence[str], across: str, up: str) -> str:
+    middle = (LEFT + WIDTH - RIGHT) / 2
+    names = f'<text x="{middle}" y="{HEIGHT - 5}" text-anchor="middle" class="name">{across}</text>'
+    height = (TOP + HEIGHT - BOTTOM) / 2
+    names += (
+        f'<text x="9" y="{height}" text-anchor="middle" class="name" transform="rotate(-90 9 {height})">{up}</text>'
+    )
+    head = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{title}">'
+    return f"{head}{''.join(parts)}{names}</svg>"

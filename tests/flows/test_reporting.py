@@ -1,0 +1,223 @@
+"""The report of real runs: every reason in its gallery, the same bytes, written anew when its settings change."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from corpora import config, digests, png, rows, run, write_corpus
+
+from flows.reporting import redraw
+from storage import manifests
+from tasks.emit import layout
+from tasks.report import findings
+
+EVIL = "<script>alert(1)</script>"
+
+
+def facts(mix):
+    return json.loads(Path(mix.url, "report", "report.json").read_text())
+
+
+def page(mix):
+    return Path(mix.url, "report", "index.html").read_text()
+
+
+def ledger(mix):
+    return pa.concat_tables(pq.read_table(f) for f in sorted(Path(mix.url, "ledger").glob("*.parquet"))).to_pylist()
+
+
+def places(mix):
+    """What the galleries show: reason -> (file, row) pairs."""
+    told = facts(mix)
+    found = {one["reason"]: [(i["file"], i["row"]) for i in one["items"]] for one in told["galleries"]}
+    for group in told["duplicates"]:
+        found.setdefault(group["reason"], []).extend((i["file"], i["row"]) for i in group["members"])
+    return found
+
+
+def test_every_reason_has_its_gallery_with_its_own_rows(corpus):
+    mix = run(config(corpus))
+    fates = {(line["file"], line["row"]): line for line in ledger(mix)}
+    shown = places(mix)
+    assert shown.keys() == {line["reason"] or "" for line in fates.values()}
+    for reason, found in shown.items():
+        assert found and all((fates[place]["reason"] or "") == reason for place in found)
+    told = facts(mix)
+    near = [group for group in told["duplicates"] if group["reason"] == "near_duplicate"]
+    for group in near:
+        keeper = (group["keeper"]["file"], group["keeper"]["row"])
+        mine = [f for f in fates.values() if (f["keeper_file"], f["keeper_row"]) == keeper]
+        assert group["dropped"] == len(mine) and group["keeper"]["outcome"] == fates[keeper]["outcome"]
+    for one in told["galleries"]:
+        assert one["rows"] == sum((f["reason"] or "") == one["reason"] for f in fates.values())
+        for item in one["items"]:
+            source = pq.read_table(corpus / "in" / item["file"]).slice(item["row"], 1).to_pylist()[0]
+            assert item["key"] == source["key"] and item["caption"] == " ".join(source["text"].split())
+    assert "no picture" in page(mix) and "<img" in page(mix)
+
+
+def test_the_figures_add_up(corpus):
+    mix = run(config(corpus))
+    told, fates = facts(mix), ledger(mix)
+    counts = mix.manifest["counts"]
+    last = told["funnel"][-1]
+    assert told["funnel"][0]["rows_in"] == counts["rows_in"] and last["kept"] == counts["kept"]
+    assert sum(sum(row["reasons"].values()) for row in told["funnel"]) == counts["dropped"] + counts["quarantined"]
+    (score,) = told["scores"]
+    assert score["name"] == "alignment" and sum(score["after"]) == counts["emitted"]
+    assert sum(score["before"]) >= sum(1 for fate in fates if fate["outcome"] != "quarantined")
+    (cut,) = score["cuts"]
+    dropped = [fate["score"] for fate in fates if fate["reason"] == "below_threshold"]
+    assert max(dropped) < cut["value"] and cut["stage"] == "select/threshold"
+    concepts = told["concepts"]
+    assert (
+        concepts["total_before"] >= sum(concepts["before"]) and concepts["curve_before"][0][1] == concepts["before"][0]
+    )
+    costs = {row["stage"]: row for row in told["stages"]}
+    assert costs["ingest"]["read"] > costs["annotate"]["read"] > 0
+    assert costs["emit"]["written"] == sum(
+        facts["bytes"] for name, facts in mix.manifest["files"].items() if name != "README.md"
+    )
+    assert costs["embed"]["written"] == sum(
+        f.stat().st_size for f in (corpus / "store" / "embed").rglob("*") if f.is_file()
+    )
+
+
+def test_the_report_leaves_nothing_in_the_store_and_is_no_part_of_the_mix(corpus):
+    mix = run(config(corpus))
+    assert not list((corpus / "store" / "report").rglob("*.*"))
+    assert not any(name.startswith("report/") for name in mix.manifest["files"])
+    shutil.rmtree(Path(mix.url, "report"))
+    assert list(manifests.discrepancies(mix.url)) == []
+    assert "<html" in page(run(config(corpus)))  # and a run writes it again
+
+
+def test_what_is_shown_is_the_same_for_any_workers_and_blocks(corpus, tmp_path_factory, monkeypatch):
+    first = run(config(corpus, {"select": [{"kind": "exact_duplicates"}]}))
+    other = tmp_path_factory.mktemp("other")
+    shutil.copytree(corpus / "in", other / "in")
+    monkeypatch.setattr(layout, "BLOCK_ROWS", 100)
+    over = {"select": [{"kind": "exact_duplicates"}], "runner": {"workers": 4, "shards_per_task": 1}}
+    second = run(config(other, over))
+    assert len(list(Path(second.url, "ledger").iterdir())) > 3
+    a, b = facts(first), facts(second)
+    for name in ("galleries", "duplicates", "concepts", "scores", "funnel", "outcomes", "groups"):
+        assert a[name] == b[name], name
+    assert (
+        digests(Path(first.url), "report")["report/thumbnails.parquet"]
+        == (digests(Path(second.url), "report")["report/thumbnails.parquet"])
+    )
+
+
+@pytest.mark.parametrize(
+    "over", [{"top_concepts": 3}, {"gallery_rows": 2, "thumbnail_pixels": 16}, {"gallery_rows": 0}]
+)
+def test_other_settings_write_the_report_of_an_existing_mix_anew(corpus, over):
+    first = run(config(corpus))
+    before, parts = facts(first), digests(Path(first.url), "data", "ledger")
+    log = []
+    second = run(config(corpus, {"report": over}), log)
+    assert second.url == first.url and second.card and "report: written anew, its settings have changed" in log
+    assert digests(Path(first.url), "data", "ledger") == parts
+    after = facts(second)
+    assert after["settings"] == before["settings"] | over
+    assert (after["seconds"], after["machine"], after["created"]) == tuple(
+        before[key] for key in ("seconds", "machine", "created")
+    )
+    most = over.get("gallery_rows", 12)
+    assert max([0, *(len(one["items"]) for one in after["galleries"])]) == (most if most < 12 else 12)
+    third = run(config(corpus, {"report": over}))
+    assert third.task_runs == 0 and third.card == ""
+    assert not list((corpus / "store" / "report").rglob("*.*"))
+
+
+def test_drawn_again_without_store_and_input(corpus):
+    mix = run(config(corpus))
+    for name in ("store", "in"):
+        shutil.rmtree(corpus / name)
+    before = page(mix)
+    assert redraw(str(Path(mix.url).parent), {}) == f"{mix.url}/report/index.html"
+    assert page(mix) == before
+    redraw(mix.url, {"gallery_rows": 1})
+    assert page(mix).count("<figure") < before.count("<figure")
+    assert list(manifests.discrepancies(mix.url)) == []
+
+
+def test_two_runs_at_once_that_change_the_settings(corpus):
+    run(config(corpus))
+    over = {"report": {"gallery_rows": 3}}
+    with ThreadPoolExecutor(2) as pool:
+        both = list(pool.map(lambda _: run(config(corpus, over)), range(2)))
+    assert facts(both[0])["settings"]["gallery_rows"] == 3 and "<html" in page(both[1])
+
+
+def test_pictures_stay_under_a_size(corpus, monkeypatch):
+    monkeypatch.setattr(findings, "PICTURE_BYTES", 2_000)
+    mix = run(config(corpus))
+    pictures = pq.read_table(Path(mix.url, "report", "thumbnails.parquet"))["picture"].to_pylist()
+    assert 1_500 < sum(map(len, pictures)) <= 2_000
+    assert page(mix).count("data:image/webp") < page(mix).count("not shown") > 0
+
+
+def test_texts_alone(tmp_path):
+    write_corpus(tmp_path / "in", shards=2)
+    over = {"input": {"image": None, "exclude": ["image"]}, "embed": None, "score": []}
+    mix = run(config(tmp_path, over | {"select": [{"kind": "exact_duplicates"}]}))
+    assert "<img" not in page(mix) and 'class="strip words"' in page(mix)
+    assert not facts(mix)["scores"] and "Scores" not in page(mix)
+
+
+def test_strangers_write_no_html(tmp_path):
+    (tmp_path / "in").mkdir()
+    columns = rows(60, 1)
+    columns["image"][2] = b"<!DOCTYPE html><script>alert(2)</script>"
+    columns["text"] = [f"{EVIL} {text} \u202e" for text in columns["text"]]
+    columns["key"] = [f"{EVIL}{i}" for i in range(60)]
+    columns["source"] = [EVIL] * 60
+    pq.write_table(pa.table(columns), tmp_path / "in" / "<img src=x onerror=alert(1)>.parquet")
+    mix = run(config(tmp_path, {"select": [], "sample": {"kind": "iid", "batch_size": 8}}))
+    told = page(mix)
+    assert mix.emitted and "<script" not in told and "<img src=x" not in told and "\u202e" not in told
+    assert "&lt;script&gt;alert(1)" in told and "<script" not in mix.card
+
+
+def test_a_file_that_is_damaged_is_told(corpus):
+    (corpus / "in" / "zz.parquet").write_bytes(b"PAR1 and nothing else")
+    mix = run(config(corpus))
+    (file,) = facts(mix)["files"]
+    assert file["file"] == "zz.parquet" and file["reason"] == "damaged_file"
+    assert "1 file is quarantined as a whole" in page(mix)
+
+
+def test_a_file_of_known_content_is_shown_beside_the_one_it_repeats(corpus):
+    shutil.copy(corpus / "in" / "00002.parquet", corpus / "in" / "zz.parquet")
+    mix = run(config(corpus))
+    group = next(one for one in facts(mix)["duplicates"] if one["reason"] == "duplicate_file")
+    assert group["keeper"]["file"] == "00002.parquet" and group["members"][0]["file"] == "zz.parquet"
+    assert group["keeper"]["caption"] == group["members"][0]["caption"]
+
+
+def test_no_rows(tmp_path):
+    (tmp_path / "in").mkdir()
+    pq.write_table(pa.table(rows(1, 1)).slice(0, 0), tmp_path / "in" / "a.parquet")
+    mix = run(config(tmp_path))
+    assert mix.manifest["counts"]["rows_in"] == 0 and "Galleries" not in page(mix)
+
+
+def test_a_picture_that_cannot_be_decoded_hurts_no_other(tmp_path):
+    (tmp_path / "in").mkdir()
+    images = [png(i) for i in range(40)]
+    images[5] = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\x7f\xff\xff\xff\x7f\xff\xff\xff\x08\x02\x00\x00\x00"
+    pq.write_table(pa.table({**rows(40, 1), "image": images}), tmp_path / "in" / "a.parquet")
+    over = {"select": [], "sample": {"kind": "iid", "batch_size": 8}, "report": {"gallery_rows": 60}}
+    mix = run(config(tmp_path, over))
+    (kept,) = facts(mix)["galleries"]
+    by_row = {item["row"]: item for item in kept["items"]}
+    assert len(by_row) == 40 and by_row[5]["told"] and by_row[5]["head"].startswith("89504e47")
+    assert page(mix).count("data:image/webp") == 39
