@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from configs.errors import StageError
-from configs.reasons import Reason
+from configs.reasons import EMBEDDING, Reason
 from configs.section import Section
 
 
@@ -16,6 +16,8 @@ class OpenClip(Section):
     """Two-tower image-text model from open_clip."""
 
     operational: ClassVar[frozenset[str]] = frozenset({"decode_threads", "cpu_threads"})
+
+    reasons: ClassVar[dict[str, Reason]] = EMBEDDING
 
     kind: Literal["open_clip"] = "open_clip"
     model: str = Field(

@@ -65,3 +65,38 @@ CONVERSION = {
     "caption_not_found": Reason("The caption file is a link that leads nowhere.", "Put the file itself there."),
 }
 """Of what is converted to Parquet."""
+
+EMBEDDING = {
+    "not_an_image": Reason(
+        "The bytes are no picture at all: empty, a web page, JSON, text, an archive, or noise.",
+        "Look at how the pictures were fetched; error pages saved under a picture's name are the usual cause.",
+    ),
+    "unsupported_image": Reason(
+        "A picture in a format, or with a kind of pixels, that is not read here: SVG, PSD, HEIC without its package.",
+        "Convert it to PNG or JPEG, or install the package that the detail names and run again.",
+    ),
+    "truncated_image": Reason(
+        "The picture ends before all of its pixels: a download or a copy was cut off.",
+        "Fetch it again.",
+    ),
+    "undecodable_image": Reason(
+        "The file has a picture's signature, but its content is damaged.",
+        "Fetch it again, or repair it; the detail says what the decoder said.",
+    ),
+    "too_many_pixels": Reason(
+        "The picture claims more pixels than `embed.max_pixels` allows.",
+        "Raise `embed.max_pixels` (decoding takes up to 20 bytes of memory a pixel), or shrink the picture.",
+    ),
+    "image_bomb": Reason(
+        "Decoding would cost far more memory or time than such a file is worth: it claims pixels that its bytes cannot "
+        "hold, or is built from an absurd number of parts.",
+        "Leave it out. If it is a picture of yours, write it anew with a common program, without its metadata.",
+    ),
+    "missing_image": Reason("The row has a text but no image.", "Embed texts alone, or drop such rows before."),
+    "missing_text": Reason("The row has an image but no text.", "Embed images alone, or drop such rows before."),
+    "undecodable_text": Reason("The text is not UTF-8.", "Convert it to UTF-8."),
+    "non_finite_embedding": Reason(
+        "The model returned NaN or infinity for the row.", "Set `embed.precision` to fp32, or check the weights."
+    ),
+}
+"""Of pictures and texts that a model embeds."""

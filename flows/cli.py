@@ -138,6 +138,21 @@ def settings() -> None:
 
 
 @app.command()
+def report(mix: MixFolder, settings: Settings = None, config: Reach = None) -> None:
+    """Draw the report of MIX again from its own facts: `--set top_concepts=20` shows less than was gathered.
+
+    To gather more, change `report` in the configuration and run `mixwright curate`: only the report is made again.
+    """
+    with told_plainly(), reached_by(config):
+        from configs import loading
+        from configs.curate import Report
+        from flows.reporting import redraw
+
+        changed = loading.checked(Report, loading.assign({}, settings or [])).model_dump(exclude_unset=True)
+        out.print(redraw(mix, changed), markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
 def troubleshoot() -> None:
     """Explain every error and every reason for which a row is left out, with the way out of each."""
     from flows.troubleshooting import errors, reasons

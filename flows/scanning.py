@@ -200,5 +200,6 @@ def check_schemas(config: Curate, found: Scan, columns: Iterable[str], scores: l
     passing = {}
     for (schema, number), file in distinct.items():
         section = found.sections[number]
-        passing[file] = Passing(schema, naming_of(config, section).left_out, section.unsupported == "json")
+        converted = not load(ingest.METHODS, section).in_place
+        passing[file] = Passing(schema, naming_of(config, section).left_out, section.unsupported == "json", converted)
     return mix_schema(passing, config.roles.get("image"), scores)

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, get_args
 
-from configs.curate import Curate
+from configs.catalogue import all_reasons
 from configs.errors import catalogue
-from configs.reasons import INGEST, LEDGER, Reason
-from configs.section import Section
 
 BEGIN, END = "<!-- made by `python -m flows.troubleshooting README.md` -->", "<!-- end -->"
 
@@ -34,31 +31,6 @@ def errors() -> list[tuple[str, str, str]]:
 def reasons() -> list[tuple[str, str, str]]:
     """Word, meaning and what to do, of every reason."""
     return [(word, reason.meaning, reason.remedy) for word, reason in sorted(all_reasons().items())]
-
-
-def all_reasons() -> dict[str, Reason]:
-    """Every word that a ledger or quarantine can hold."""
-    found = LEDGER | INGEST
-    for model in sections(Curate):
-        for word, reason in model.reasons.items():
-            if found.setdefault(word, reason) != reason:
-                raise RuntimeError(f"`{word}` means two things: {found[word]} and, of {model.__name__}, {reason}")
-    return found
-
-
-def sections(model: type[Section]) -> Iterator[type[Section]]:
-    """The models of a configuration tree."""
-    yield model
-    for field in model.model_fields.values():
-        for inner in _models(field.annotation):
-            yield from sections(inner)
-
-
-def _models(annotation: Any) -> Iterator[type[Section]]:
-    if isinstance(annotation, type) and issubclass(annotation, Section):
-        yield annotation
-    for argument in get_args(annotation):
-        yield from _models(argument)
 
 
 def _raised_when(member: type) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import posixpath
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from fsspec.implementations.local import LocalFileSystem
 
 from configs.errors import InputError
 from storage import files
@@ -70,10 +72,11 @@ def find(path: str, suffixes: tuple[str, ...] = (".parquet",)) -> list[InputFile
             pattern, root = root[len("/".join(fixed)) + 1 :], "/".join(fixed)
             found = fs.glob(f"{root}/{pattern}", detail=True)
         else:
-            found = {k: v for k, v in fs.find(root, detail=True).items() if k.endswith(suffixes)}
+            found = {k: v for k, v in _below(fs, root).items() if k.endswith(suffixes)}
     result = []
     for name, info in found.items():
         relative = name[len(root) :].lstrip("/")
+        info = _followed(fs, name, info)
         if info["type"] != "file" or any(part.startswith((".", "_")) for part in relative.split("/")):
             continue
         stamp = info.get("ETag") or info.get("etag") or info.get("mtime") or info.get("created") or ""
@@ -81,6 +84,27 @@ def find(path: str, suffixes: tuple[str, ...] = (".parquet",)) -> list[InputFile
     if not result:
         raise InputError(f"`input.path` is {path!r}; no {pattern} file is there")
     return sorted(result, key=lambda entry: entry.file)
+
+
+def _below(fs: Any, root: str) -> dict[str, Any]:
+    """Every file below a folder; a folder that cannot be listed is an error, never a smaller input."""
+    if not isinstance(fs, LocalFileSystem):
+        return dict(fs.find(root, detail=True))
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    names = (f"{folder}/{name}" for folder, _, inside in os.walk(root, onerror=fail) for name in inside)
+    dead = {"type": "file", "size": 0}  # a link to nothing is a file that cannot be read, not one that is not there
+    return {name: fs.info(name) if os.path.exists(name) else dead for name in names} if os.path.isdir(root) else {}
+
+
+def _followed(fs: Any, name: str, info: dict[str, Any]) -> dict[str, Any]:
+    """What a link to a file stands for; shards are often links, into a cache for one."""
+    if not info.get("islink") or not isinstance(fs, LocalFileSystem) or not os.path.isfile(name):
+        return info
+    facts = os.stat(name)
+    return info | {"type": "file", "size": facts.st_size, "mtime": facts.st_mtime}
 
 
 def _before_magic(path: str) -> Iterator[str]:

@@ -32,8 +32,8 @@ def test_its_make_targets_exist():
 
 
 def test_it_names_every_command_and_no_other():
-    commands = {c.callback.__name__ for c in app.registered_commands}
-    assert set(re.findall(r"\| `mixwright ([a-z]+)", TEXT)) == commands
+    commands = {c.name or c.callback.__name__ for c in app.registered_commands}
+    assert set(re.findall(r"\| `mixwright ([a-z-]+)", TEXT)) == commands
 
 
 @pytest.mark.parametrize("stage", [ingest, embed, annotate, score, select, mix, sample], ids=lambda s: s.__name__)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from configs.errors import ColumnError
+from tasks.ingest import fields
 
 ADDED = pa.schema(
     [
@@ -34,6 +35,8 @@ class Passing(NamedTuple):
     """Those that do not pass."""
     as_json: bool
     """Whether types that `datasets` cannot read back become JSON text."""
+    converted: bool = False
+    """Whether its types were told from values: then those of two files meet in the wider one, text if need be."""
 
 
 def mix_schema(schemas: dict[str, Passing], image: str | None, scores: list[str]) -> pa.Schema:
@@ -49,23 +52,28 @@ def mix_schema(schemas: dict[str, Passing], image: str | None, scores: list[str]
             the mix itself uses.
     """
     merged: dict[str, tuple[pa.DataType, str]] = {}
-    for file, (schema, left_out, as_json) in schemas.items():
-        for field in schema:
-            if field.name in left_out:
+    told: set[str] = {name for one in schemas.values() for name in one.schema.names}
+    told -= {name for one in schemas.values() if not one.converted for name in one.schema.names}
+    for file, passing in schemas.items():
+        for field in passing.schema:
+            if field.name in passing.left_out:
                 continue
-            kind = IMAGE if field.name == image else _stored(field, as_json, file)
+            kind = IMAGE if field.name == image else _stored(field, passing.as_json, file)
             known = merged.get(field.name)
-            merged[field.name] = (_common(field.name, known, kind, file), known[1] if known else file)
+            if known and field.name in told:
+                merged[field.name] = (fields.join(known[0], kind), known[1])
+            else:
+                merged[field.name] = (_common(field.name, known, kind, file), known[1] if known else file)
     for name in (*ADDED.names, *scores):
         if name in merged:
             raise ColumnError(
                 f"the input column {name!r} (in {merged[name][1]}) has a name that the mix uses; "
                 f"leave it out with `input.exclude: [{name}]` or rename it"
             )
-    fields = [pa.field(name, kind) for name, (kind, _) in merged.items()]
-    fields += [*ADDED, *(pa.field(name, pa.float32()) for name in scores)]
+    found = [pa.field(name, kind) for name, (kind, _) in merged.items()]
+    found += [*ADDED, *(pa.field(name, pa.float32()) for name in scores)]
     features = {image: {"_type": "Image"}} if image else {}
-    return pa.schema(fields, metadata={"huggingface": json.dumps({"info": {"features": features}})})
+    return pa.schema(found, metadata={"huggingface": json.dumps({"info": {"features": features}})})
 
 
 def _stored(field: pa.Field, as_json: bool, file: str) -> pa.DataType:
@@ -147,11 +155,18 @@ def conform(table: pa.Table, schema: pa.Schema, image: str | None) -> pa.Table:
         column = table.column(field.name)
         if field.name == image:
             columns.append(_image_struct(column))
-        elif column.type != field.type and _unreadable(column.type) is not None:
+        elif column.type != field.type and (_unreadable(column.type) is not None or _as_text(column.type, field.type)):
             columns.append(_json_text(column))
-        else:
-            columns.append(column.cast(field.type))
+        else:  # whole numbers become floats only where JSON had both
+            columns.append(column.cast(field.type, safe=not pa.types.is_floating(field.type)))
     return pa.table(columns, schema=schema)
+
+
+def _as_text(kind: pa.DataType, stored: pa.DataType) -> bool:
+    """Whether values of a type are stored as JSON text."""
+    plain = kind.value_type if pa.types.is_dictionary(kind) else kind
+    texts = (pa.string(), pa.large_string(), pa.null(), pa.binary(), pa.large_binary())
+    return stored == pa.string() and plain not in texts
 
 
 def _image_struct(column: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
-from tasks.embed import reasons as embedding
+from configs.catalogue import all_reasons
 
 HIDDEN = re.compile(
     "[\u0000-\u001f\u007f-\u009f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff]"
@@ -15,22 +15,8 @@ HIDDEN = re.compile(
 """Control characters, halves of surrogate pairs, and what turns the direction of the text around it. Joiners stay:
 emoji and many scripts need them."""
 
-REASONS: Mapping[str, str] = {
-    "exact_duplicate": "Another row has the same picture and caption.",
-    "near_duplicate": "Its embedding is nearly equal to that of its keeper.",
-    "duplicate_file": "The whole file has the content of another file.",
-    "damaged_file": "The file is damaged; none of it is used.",
-    "below_threshold": "Its score is below the cut.",
-    "no_score": "It has no score to be judged by.",
-    "not_drawn": "It survived every selection, but was not taken into a batch.",
-    "tail": "It was drawn after the last whole batch.",
-    "image_null": "It has no picture.",
-    "image_empty": "Its picture has no bytes.",
-    "text_null": "It has no caption.",
-    "text_blank": "Its caption is blank.",
-    "text_not_utf8": "Its caption is not valid UTF-8.",
-} | {reason: told.meaning for reason, told in embedding.REASONS.items()}
-"""Reasons in words. Methods may have others: those are shown as they are."""
+REASONS: Mapping[str, str] = {word: reason.meaning for word, reason in all_reasons().items()}
+"""Reasons in words; of a mix made by another version there may be others, which are shown as they are."""
 
 
 def clean(text: Any, most: int = 2_000) -> str:

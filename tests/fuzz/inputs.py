@@ -18,7 +18,7 @@ from fuzz.mutations import mutated
 from configs import loading
 from configs.errors import ConfigError
 from configs.inputs import JsonlInput, WebdatasetInput
-from flows.troubleshooting import all_reasons
+from configs.catalogue import all_reasons
 from storage import shards
 from storage.broken import BrokenFile
 from storage.shards import InputFile

@@ -23,6 +23,33 @@ def test_finding_by_folder_glob_and_file(tmp_path):
         shards.find(f"{tmp_path}/x*.parquet")
 
 
+def test_links_to_files_are_followed_and_dead_ones_shown(tmp_path):
+    write(tmp_path / "cache" / "blob", x=[1, 2])
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.parquet").symlink_to(tmp_path / "cache" / "blob")
+    for path in (f"{tmp_path}/in", f"{tmp_path}/in/*.parquet"):
+        (entry,) = shards.find(path)
+        assert (entry.file, entry.size) == ("a.parquet", (tmp_path / "cache" / "blob").stat().st_size)
+        assert shards.footer(entry.url)[0] == 2
+    (tmp_path / "in" / "dead.parquet").symlink_to(tmp_path / "nowhere")
+    assert [entry.file for entry in shards.find(f"{tmp_path}/in")] == ["a.parquet", "dead.parquet"]
+
+
+def test_a_folder_that_cannot_be_listed_is_an_error(tmp_path, monkeypatch):
+    write(tmp_path / "a.parquet", x=[1])
+    write(tmp_path / "sub" / "b.parquet", x=[1])
+    scan = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("sub"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(PermissionError):
+        shards.find(str(tmp_path))
+
+
 def test_a_changed_file_is_not_remembered(tmp_path):
     write(tmp_path / "a.parquet", x=[1])
     entry = shards.find(str(tmp_path))[0]
@@ -55,4 +82,6 @@ def test_a_hidden_null_in_an_image_struct_is_null(tmp_path):
         [{"bytes": None, "path": "only/a/path.png"}], pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     )
     write(tmp_path / "a.parquet", image=column)
-    assert next(shards.stream(shards.find(str(tmp_path / "a.parquet"))[0], ["image"], "image"))["image"].to_pylist() == [None]
+    assert next(shards.stream(shards.find(str(tmp_path / "a.parquet"))[0], ["image"], "image"))[
+        "image"
+    ].to_pylist() == [None]

@@ -90,3 +90,17 @@ def test_maps_become_json_text():
 def test_names_that_the_mix_uses_are_refused(name):
     with pytest.raises(ValueError, match=rf"{name}.*has a name that the mix uses; leave it out"):
         build([BASE | {name: pa.int64()}])
+
+
+def test_types_told_from_values_meet_in_the_wider_one():
+    one = pa.schema([("text", pa.string()), ("n", pa.int64()), ("mixed", pa.bool_()), ("tags", pa.list_(pa.string()))])
+    two = pa.schema([("text", pa.string()), ("n", pa.float64()), ("mixed", pa.int64()), ("tags", pa.null())])
+    passing = {name: Passing(schema, set(), False, converted=True) for name, schema in (("a", one), ("b", two))}
+    schema = mix_schema(passing, None, [])
+    assert [schema.field(n).type for n in ("n", "mixed", "tags")] == [pa.float64(), pa.string(), pa.list_(pa.string())]
+    inner = pa.schema([schema.field(name) for name in one.names])
+    rows = pa.table([["t"], [3], [True], [["x"]]], schema=one)
+    assert conform(rows, inner, None).to_pylist() == [{"text": "t", "n": 3.0, "mixed": "true", "tags": ["x"]}]
+    strict = passing | {"b": Passing(two, set(), False)}
+    with pytest.raises(ValueError, match="the column 'n' is int64 in a and double in b"):
+        mix_schema(strict, None, [])

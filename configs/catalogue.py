@@ -1,0 +1,35 @@
+"""All reasons for which a row can be left out, collected from where they are declared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, get_args
+
+from configs.curate import Curate
+from configs.reasons import INGEST, LEDGER, Reason
+from configs.section import Section
+
+
+def all_reasons() -> dict[str, Reason]:
+    """Every word that a ledger or quarantine can hold."""
+    found = LEDGER | INGEST
+    for model in sections(Curate):
+        for word, reason in model.reasons.items():
+            if found.setdefault(word, reason) != reason:
+                raise RuntimeError(f"`{word}` means two things: {found[word]} and, of {model.__name__}, {reason}")
+    return found
+
+
+def sections(model: type[Section]) -> Iterator[type[Section]]:
+    """The models of a configuration tree."""
+    yield model
+    for field in model.model_fields.values():
+        for inner in _models(field.annotation):
+            yield from sections(inner)
+
+
+def _models(annotation: Any) -> Iterator[type[Section]]:
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _models(argument)
