@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from corpora import config, digests, png, rows, run, sidecars, write_corpus
 
-from flows.run import RunFailed
+from configs.errors import RunFailed
 from storage import manifests, shards
 
 
