@@ -22,7 +22,10 @@ from tasks.report.markdown import funnel
 from tasks.report.pages import facts
 
 NO_LOGIN = r"^(([^:@/]+::)*[^:@/]+://[^/@]*|[^:@/]*)(/.*)?$"
-"""No user and password in a URL: what is refused here is not stored with the run."""
+"""No user and password in a URL: what the form's schema refuses makes no run that would keep it.
+
+In the schema alone: where pydantic refuses a parameter, Prefect logs it.
+"""
 
 
 def run_name() -> str:
@@ -60,7 +63,7 @@ def resolve(
 @flow(name="curate", flow_run_name=run_name, validate_parameters=True)
 def curate(
     preset: Preset = "demo",
-    input: Annotated[str, Field(pattern=NO_LOGIN)] = "",
+    input: Annotated[str, Field(json_schema_extra={"pattern": NO_LOGIN})] = "",
     name: Annotated[str, Field(pattern=f"({NAME})|^$")] = "",
     budget: Annotated[int, Field(ge=0)] = 0,
     batch_size: Annotated[int, Field(ge=0)] = 0,

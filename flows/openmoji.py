@@ -119,6 +119,20 @@ def pictures() -> list[Picture]:
     return found
 
 
+def other_names() -> dict[str, list[str]]:
+    """Key -> further English names: short codes ("thumbsup") and, of single code points, Unicode's own."""
+    emoji, _, _ = _packages()
+    found = {}
+    for text, data in emoji.EMOJI_DATA.items():
+        names = [alias.strip(":").replace("_", " ") for alias in data.get("alias", ())]
+        plain = text.replace("\N{VARIATION SELECTOR-16}", "")
+        if len(plain) == 1 and (name := unicodedata.name(plain, "")):
+            names.append(name.lower())
+        if names:
+            found[_key(text)] = list(dict.fromkeys(names))
+    return found
+
+
 def caption(name: str, source: str) -> str:
     """CLDR's short name, as near as `emoji`'s identifier allows: "thumbs up: medium skin tone", "flag: Germany"."""
     words = name.replace("_", " ").strip()

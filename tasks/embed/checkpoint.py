@@ -10,11 +10,20 @@ from typing import Any
 
 from blake3 import blake3
 
+from configs.errors import ModelError
 from configs.methods import OpenClip
+from configs.pocket import FOLDER
 
 SCHEMES = ("hf-hub:", "local-dir:")
 CHECKPOINT_SUFFIXES = (".json", ".safetensors", ".bin", ".pth")
 """What open_clip reads from a model folder."""
+POCKET = "pocket"
+"""Name of the model that lies in the repository."""
+
+
+def located(config: OpenClip) -> OpenClip:
+    """`config` as open_clip understands it: the name `pocket` replaced by the folder that it stands for."""
+    return config.model_copy(update={"model": f"local-dir:{FOLDER}"}) if config.model == POCKET else config
 
 
 def load_model(config: OpenClip, device: str) -> tuple[Any, Any, Any]:
@@ -23,12 +32,13 @@ def load_model(config: OpenClip, device: str) -> tuple[Any, Any, Any]:
     Without `pretrained` the weights are random, drawn from `seed`; checkpoints are read as weights only, never as code.
 
     Raises:
-        ValueError: If the model or its weights are unknown; names close matches.
+        ModelError: If the model or its weights are unknown; names close matches.
     """
     import open_clip
     import torch
 
     check_names(config)
+    config = located(config)
     tag = open_clip.get_pretrained_cfg(config.model, config.pretrained) if config.pretrained else {}
     # The default generator alone is seeded: torch.manual_seed would touch those of CUDA too, and no fork restores them.
     with torch.random.fork_rng(devices=[]):
@@ -51,20 +61,20 @@ def load_model(config: OpenClip, device: str) -> tuple[Any, Any, Any]:
 
 
 def check_names(config: OpenClip) -> None:
-    """Raise ValueError, with close matches, if `model` or `pretrained` names nothing that open_clip can load."""
+    """Raise ModelError, with close matches, if `model` or `pretrained` names nothing that open_clip can load."""
     import open_clip
 
-    if config.model.startswith(SCHEMES):
+    if config.model == POCKET or config.model.startswith(SCHEMES):
         _check_scheme(config)
         return
-    architectures = open_clip.list_models()
+    architectures = [*open_clip.list_models(), POCKET]
     if config.model.replace("/", "-") not in architectures:
-        raise ValueError(f"`model` is {config.model!r}, unknown to open_clip; {_near(config.model, architectures)}")
+        raise ModelError(f"`model` is {config.model!r}, unknown to open_clip; {_near(config.model, architectures)}")
     if config.pretrained is None or Path(config.pretrained).is_file():
         return
     if not open_clip.get_pretrained_cfg(config.model, config.pretrained):
         tags = open_clip.list_pretrained_tags_by_model(config.model)
-        raise ValueError(
+        raise ModelError(
             f"`pretrained` is {config.pretrained!r}, neither a file nor a tag of {config.model}; "
             f"{_near(config.pretrained, tags)}"
         )
@@ -75,6 +85,7 @@ def weights_digest(config: OpenClip) -> str | None:
 
     Part of the fingerprint: a checkpoint that is trained further under the same name gives new embeddings.
     """
+    config = located(config)
     if config.model.startswith("local-dir:"):
         inside = Path(config.model.removeprefix("local-dir:")).glob("*")
         paths = sorted(path for path in inside if path.suffix in CHECKPOINT_SUFFIXES)
@@ -91,11 +102,13 @@ def _file_digest(path: Path, size: int, modified: int) -> str:
 
 
 def _check_scheme(config: OpenClip) -> None:
-    scheme, name = config.model.split(":", 1)
+    if config.model == POCKET and config.image_size is not None:
+        raise ModelError(f"`image_size` is {config.image_size}; it must be null, since pocket takes its own size only")
+    scheme, name = located(config).model.split(":", 1)
     if scheme == "local-dir" and not (Path(name) / "open_clip_config.json").is_file():
-        raise ValueError(f"`model` is {config.model!r}, but {name} holds no open_clip_config.json")
+        raise ModelError(f"`model` is {config.model!r}, but {name} holds no open_clip_config.json")
     if config.pretrained is not None:
-        raise ValueError(
+        raise ModelError(
             f"`pretrained` is {config.pretrained!r}; it must be null, since {config.model!r} brings its own weights"
         )
 

@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any
 
 import pyarrow as pa
@@ -41,6 +42,11 @@ def unit(config: Any) -> InputFile:
     """
     if config.streaming and re.search(r"[\[+]", config.split):
         raise InputError(f"`input.split` is {config.split!r}; parts of splits need `input.streaming: false`")
+    if find_spec("datasets") is None:
+        raise InputError(
+            f"`input.path` is {config.path!r}, which needs a package that is not installed: "
+            "pip install 'mixwright[huggingface]'"
+        )
     size = 0
     fs, path = files.filesystem(config.path)
     if files.is_local(config.path) and os.path.isdir(path):

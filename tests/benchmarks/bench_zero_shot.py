@@ -175,6 +175,7 @@ def large(arguments: argparse.Namespace, device: str) -> None:
     """Annotate one shard of very many rows, and say what memory that took beyond the shard itself."""
     classes, rows = unit_classes(arguments.concepts, arguments.dim), sidecar(arguments.large_rows, arguments.dim)
     method = annotator(classes, device)
+    method.run(rows.slice(0, 5000))  # the libraries are loaded, the classes are on the device
     with Watch() as watch:
         seconds = cost(lambda: method.run(rows)).wall
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from configs.errors import MixwrightError, catalogue
-from flows.troubleshooting import all_reasons, markdown
+from configs.catalogue import all_reasons
+from flows.troubleshooting import markdown
 
 ROOT = Path(__file__).parents[2]
 SOURCES = [path for name in ("configs", "flows", "storage", "tasks") for path in sorted((ROOT / name).rglob("*.py"))]

@@ -37,7 +37,8 @@ def place(tmp_path: Path) -> Path:
 def settings(place: Path, over: dict | None = None, **annotate):
     """Pictures embedded by a small tower with random weights, their concepts found by it."""
     wanted = {"kind": "zero_shot", "vocabulary": f"{place}/words.txt", "top_k": 2} | annotate
-    base = {"embed": TOWER, "annotate": wanted, "select": [], "sample": {"batch_size": 4}}
+    sample = {"kind": "cabs_dm", "batch_size": 4, "filter_ratio": 0.5}
+    base = {"embed": TOWER, "annotate": wanted, "select": [], "sample": sample}
     return config(place, base | (over or {}))
 
 
@@ -50,6 +51,7 @@ def concepts(place: Path) -> list:
 def test_every_row_gets_its_concepts_and_a_second_run_does_nothing(place):
     log: list[str] = []
     mix = run(settings(place), log)
+    assert mix.emitted >= 20
     assert any("making the state of" in line and "1 of 1 parts" in line for line in log)
     found = concepts(place)
     # One null picture in each shard: no embedding, so no concepts; that it fails is told by ingest.
@@ -62,11 +64,6 @@ def test_every_row_gets_its_concepts_and_a_second_run_does_nothing(place):
     again: list[str] = []
     assert run(settings(place), again).task_runs == 0 and not any("making the state" in line for line in again)
     assert not list(Path(place, "store").rglob("spill"))
-
-
-def test_the_mix_holds_what_the_concepts_balance(place):
-    mix = run(settings(place, {"sample": {"kind": "cabs_dm", "batch_size": 4, "filter_ratio": 0.5}}))
-    assert mix.manifest["counts"]["emitted"] > 0
 
 
 def test_the_same_bytes_for_any_workers_and_any_shards_per_task(place, tmp_path_factory):

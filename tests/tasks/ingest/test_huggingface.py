@@ -318,6 +318,12 @@ def test_what_is_not_there_is_one_sentence(tmp_path, config, said):
     assert "`input." in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_without_the_package_the_extra_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(built_datasets, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"mixwright\[huggingface\]"):
+        reader("org/name").units()
+
+
 def test_places_that_are_none(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="no data files"):
