@@ -27,7 +27,7 @@ def file(corpus: Path) -> str:
     return str(corpus / "c.yaml")
 
 
-@pytest.mark.parametrize("command", sorted(c.callback.__name__ for c in app.registered_commands))
+@pytest.mark.parametrize("command", sorted(c.name or c.callback.__name__ for c in app.registered_commands))
 def test_every_command_teaches(command):
     told = call(command, "--help")
     assert told.exit_code == 0 and len(told.output.splitlines()) > 5
@@ -89,6 +89,25 @@ def test_explain_tells_of_a_row_by_key_by_place_and_by_uid(corpus):
     told = call("explain", mix.url, row["mix_uid"])
     assert row["key"] in told.output and "mix_step" in told.output
     assert call("explain", mix.url, "no-such-key").exit_code == 2
+
+
+def test_explain_shows_names_and_keys_as_they_are_and_takes_no_markup_from_them(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    (tmp_path / "in").mkdir()
+    rows = {"text": ["a", "b"], "key": ["[/b]", "[red]x"]}
+    pq.write_table(pa.table(rows), tmp_path / "in" / "x:[i]#1.parquet")
+    plain = {"embed": None, "annotate": None, "score": [], "select": [], "input": {"image": None, "source": None}}
+    plain |= {"sample": {"kind": "iid", "batch_size": 1, "filter_ratio": 0.0}}
+    mix = run(config(tmp_path, plain))
+    told = call("explain", mix.url, "x:[i]#1.parquet:1").output
+    assert "x:[i]#1.parquet:1" in told and "[red]x" in told
+    told = call("explain", mix.url, "[/b]")
+    assert told.exit_code == 0 and "x:[i]#1.parquet:0" in told.output
+    (tmp_path / "in" / "bad.parquet").write_bytes(b"no")
+    told = call("explain", run(config(tmp_path, plain)).url, "bad.parquet")
+    assert told.exit_code == 0 and "damaged_file" in told.output
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["settings"], ["curate", "CONFIG", "--dry-run"]])

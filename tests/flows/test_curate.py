@@ -49,11 +49,18 @@ def test_a_run_ends_completed_with_one_sentence_and_the_same_bytes_as_a_plain_on
 
 
 def test_a_failed_shard_fails_the_run_in_one_sentence(corpus):
-    (corpus / "in" / "00003.parquet").write_bytes(b"PAR1 this is no Parquet file PAR1")
+    (corpus / "in" / "00003.parquet").unlink()
+    (corpus / "in" / "00003.parquet").symlink_to("gone.parquet")
     state = press(corpus)
     assert state.is_failed() and state.message.startswith(
         "1 of 7 shards failed; rerun to retry only those. First: 00003"
     )
+
+
+def test_a_damaged_shard_is_told_by_the_state_of_a_run_that_ends_well(corpus):
+    (corpus / "in" / "00003.parquet").write_bytes(b"PAR1 this is no Parquet file PAR1")
+    state = press(corpus)
+    assert state.is_completed() and "1 damaged files are quarantined as a whole, first 00003.parquet: " in state.message
 
 
 def test_an_empty_mix_is_a_failed_run_that_says_why(corpus):

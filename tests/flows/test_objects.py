@@ -67,7 +67,7 @@ def sound(store, mix) -> bool:
         return list(manifests.discrepancies(mix.url)) == []
 
 
-@pytest.mark.parametrize("kind", ["s3", "gs"])
+@pytest.mark.parametrize("kind", ["s3", pytest.param("gs", marks=pytest.mark.nightly)])
 def test_the_same_bytes_as_on_a_local_disk_and_nothing_done_twice(local, request, kind, monkeypatch):
     store = request.getfixturevalue(kind)
     folder, made = local
@@ -89,6 +89,7 @@ def test_the_same_bytes_as_on_a_local_disk_and_nothing_done_twice(local, request
     assert buckets.contents(store, f"{place}/store") == stored
 
 
+@pytest.mark.nightly
 def test_a_shard_that_another_writer_adds_costs_only_its_own_sidecars(local, s3, tmp_path):
     place, settings = there(s3, local[0])
     first = run(settings)
@@ -101,7 +102,8 @@ def test_a_shard_that_another_writer_adds_costs_only_its_own_sidecars(local, s3,
     assert second.manifest["counts"]["rows_in"] == first.manifest["counts"]["rows_in"] + 40 and sound(s3, second)
 
 
-@pytest.mark.parametrize("writes", [100, *(pytest.param(n, marks=pytest.mark.nightly) for n in (2, 20, 60, 110))])
+@pytest.mark.nightly
+@pytest.mark.parametrize("writes", [2, 20, 60, 100, 110])
 def test_a_run_whose_writes_are_refused_half_way_fails_in_one_sentence_and_a_rerun_goes_on(local, s3, writes):
     _, settings = there(s3, local[0])
     left = [None] * writes
@@ -121,6 +123,7 @@ def test_a_run_whose_writes_are_refused_half_way_fails_in_one_sentence_and_a_rer
     assert mix.manifest["files"] == local[1].manifest["files"] and sound(s3, mix)
 
 
+@pytest.mark.nightly
 def test_a_store_that_stumbles_changes_nothing(local, s3):
     _, settings = there(s3, local[0])
     count = iter(range(1_000_000))
@@ -164,6 +167,7 @@ def test_what_cannot_be_written_to_is_found_before_work(local, s3):
     assert sum(request["REQUEST_METHOD"] == "PUT" for request in s3.seen) == 1
 
 
+@pytest.mark.nightly
 def test_runs_side_by_side_reach_their_own_stores(local, s3):
     with buckets.s3() as second:
         settings = [there(store, local[0]) for store in (s3, second)]
@@ -194,6 +198,7 @@ def test_commands_reach_the_store_as_the_configuration_says(local, s3, tmp_path)
     assert told.exit_code == 0 and mix.url in told.output
 
 
+@pytest.mark.nightly
 @pytest.mark.flow
 def test_a_flow_run_reaches_the_store(local, s3, prefect_server):
     from flows.curate import curate
