@@ -58,7 +58,10 @@ CONVERSION = {
         "The image path is absolute, a URL, or leads out of the folder, perhaps by a link: it is not followed.",
         "Put the picture beside the file that names it, and name it relative to that.",
     ),
-    "image_not_found": Reason("The file that is named as the image is not there.", "Compare the name with the folder."),
+    "image_not_found": Reason(
+        "The file that is named as the image is not there.",
+        "Compare the name with the folder; put it there and `touch` the JSONL file, which is then read again.",
+    ),
     "image_path_not_text": Reason("The image field is no text.", "`input.image` names a field that holds paths."),
     "image_too_large": Reason("The image file is larger than is read.", "Write it anew as JPEG or PNG."),
     "caption_too_large": Reason("The caption file is larger than is read.", "It is hardly a caption; shorten it."),

@@ -13,6 +13,7 @@ import typer
 import yaml
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from configs.curate import Curate
@@ -120,7 +121,7 @@ def check(config: Annotated[Path, typer.Argument(help="YAML configuration.")], s
             raise InputError(f"{len(found.unreadable)} of {found.files} files cannot be read. First: {name}: {why}")
         told = f"{len(found.entries)} files, {sum(found.rows.values()):,} rows"
         told += f", {len(found.waiting)} units to be converted" if found.waiting else ""
-        out.print(f"{config} is fine: {told}.", highlight=False, soft_wrap=True)
+        out.print(f"{config} is fine: {told}.", highlight=False, markup=False, soft_wrap=True)
         for name, why in sorted(found.damaged.items()):
             line = f"damaged, will be quarantined as a whole: {name}: {why}"
             out.print(line, style="yellow", highlight=False, markup=False, soft_wrap=True)
@@ -195,10 +196,11 @@ def explain(
 
         for told in explain_row(mix, key):
             title = told.pop("title")
-            table = Table(title=title, show_header=False, title_justify="left", min_width=len(title))
+            # Names, keys and details are data: brackets in them are no markup.
+            table = Table(title=Text(title), show_header=False, title_justify="left", min_width=len(title))
             for name, value in told.items():
                 table.add_row(name, str(value))
-            out.print(table)
+            out.print(table, markup=False)
 
 
 @app.command(name="train-pocket")
@@ -253,8 +255,8 @@ def _made_before(config: Curate) -> Mix | None:
 
     try:
         mix = plainly(config, IdleRunner(), lambda line: None)
-    except (WorkLeft, RunFailed, ValueError):  # the flow comes to the same, and tells it where runs are looked at
-        return None
+    except (WorkLeft, RunFailed, ValueError, OSError):
+        return None  # the flow comes to the same, and tells it where runs are looked at
     return mix if mix.emitted else None
 
 

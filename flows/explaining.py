@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from configs.errors import MixError
 from storage import files, manifests
+from storage.ledger import DAMAGED_FILE
 from storage.steps import Step
 
 PER_SHARD = ("embed", "annotate", "score")
@@ -23,7 +24,8 @@ def explain_row(mix: str, key: str) -> Iterator[dict[str, Any]]:
 
     Args:
         mix: URL of the mix.
-        key: The user's key, a uid, or `file:row`. A key that several rows have tells of each, 20 at most.
+        key: The user's key, a uid, `file:row`, or a file that is quarantined as a whole. A key that several rows have
+            tells of each, 20 at most.
 
     Raises:
         MixError: No row of the input has that key.
@@ -31,12 +33,16 @@ def explain_row(mix: str, key: str) -> Iterator[dict[str, Any]]:
     folder = manifests.resolve(mix)
     manifest = manifests.read(folder)
     rows = list(_ledger_rows(folder, manifest, key))
-    if not rows:
+    damaged = [one for one in manifest["damaged"] if one["file"] in (key, key.rpartition(":")[0])]
+    for one in damaged:
+        yield {"title": one["file"], "outcome": "quarantined", "reason": DAMAGED_FILE, "detail": one["why"]}
+    if not rows and not damaged:
+        named = next((parent["file"] for parent in manifest["parents"] if parent["rows"]), None)
         raise MixError(
             f"no row of {folder} has the key or uid {key!r}; a row without a key is named by file and number, as in "
-            f"{manifest['parents'][0]['file']}:0"
-            if manifest["parents"]
-            else f"{folder} was made from no files"
+            f"{named}:0"
+            if named
+            else f"{folder} was made from no rows"
         )
     for row in rows[:MOST_ROWS]:
         yield {"title": f"{row['file']}:{row['row']}", **{k: v for k, v in row.items() if v is not None}}

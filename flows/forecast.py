@@ -85,7 +85,8 @@ def _shard_row(label: str, step: Step, every: list[Shard], found: Scan, new_rows
     committed = step.committed()
     done = [shard for shard in every if shard.digest in committed]
     todo_rows = sum(s.rows for s in every if s.digest not in committed) + new_rows
-    todo = len({e.file for e in found.entries} - {*found.unreadable} - {*found.damaged}) - len(done)
+    new = {e.file for e in found.entries if e.file not in found.facts} - {*found.unreadable} - {*found.damaged}
+    todo = len(every) - len(done) + len(new)
     left = f"{todo} shards, {todo_rows:,} rows" if todo > 0 else "-"
     return (label, step.kind, left, f"{len(done)} shards", _time(step, done, todo_rows))
 

@@ -30,8 +30,8 @@ from flows.run import Run
 from flows.runners import Runner
 from flows.scanning import Scan, check_schemas, scan
 from flows.stages import timed
-from flows.taking import Known, known_shards, take_in
-from storage import files
+from flows.taking import Known, convert, known_shards, take_in
+from storage import files, objects
 from storage.ledger import DAMAGED_FILE
 from storage.view import View
 from tasks.annotate import vocabularies
@@ -78,7 +78,8 @@ class Mix:
     def _why_empty(self) -> str:
         facts, batches = self.manifest["counts"], self.manifest["batches"]
         if not facts["rows_in"]:
-            return "The input has no rows."
+            damaged = self.manifest.get("damaged")
+            return "No file with rows could be read." if damaged else "The input has no rows."
         if not facts["dropped"]:
             return "Every row was quarantined."
         return (
@@ -129,8 +130,10 @@ def stop_if_too_much_is_quarantined(run: Run, view: View, known: Known) -> None:
     """
     limit = run.config.max_quarantine_fraction * sum(shard.rows for shard in known.entries)
     lost = sum(shard.rows for shard in known.entries if shard.file in known.damaged)
-    failing = [s for s in known.every if any(step.facts(s.digest)["failures"] for step in view.failing)]
-    if lost + sum(step.facts(s.digest)["failures"] for s in failing for step in view.failing) <= limit:
+    with objects.threads(8) as pool:
+        counts = pool.map(lambda s: sum(step.facts(s.digest)["failures"] for step in view.failing), known.every)
+        failing = {s: count for s, count in zip(known.every, counts, strict=True) if count}
+    if lost + sum(failing.values()) <= limit:
         return
     reasons: Counter[str] = Counter({DAMAGED_FILE: lost} if lost else {})
     for shard in failing:
@@ -180,7 +183,11 @@ def curate(config: Curate, runner: Runner, log: Callable[[str], None]) -> Mix:
     run = Run(config, runner, log)
     found, planned = examine(config)
     with timed(run, "ingest"):
-        found = take_in(run, found)
+        if found.pending:
+            found = convert(run, found)
+            # Before the shards are read: a column of a wrong type is told, never taken for damage.
+            check_schemas(config, found, columns_named(planned), score_columns(config, planned))
+        take_in(run, found)
     schema = check_schemas(config, found, columns_named(planned), score_columns(config, planned))
     known = known_shards(found)
     every = known.every

@@ -81,7 +81,7 @@ def per_shard(
 
 def conversion_step(config: Curate, section: Any) -> Step:
     """The step that makes Parquet shards of one input that has none; its units are known by their URLs."""
-    left_out = {"path", "name", "source", "exclude", "unsupported"}
+    left_out = {"path", "name", "exclude", "unsupported"}
     parts = {
         "stage": "convert",
         "config": section.model_dump(mode="json", exclude=left_out),
@@ -113,7 +113,11 @@ def annotate_section(config: Curate) -> Any:
 def annotate_step(config: Curate, view: View, state: str | None) -> tuple[Planned, View]:
     """The annotate step; `state` is the digest of its frozen state, if it has one."""
     section = annotate_section(config)
-    return per_shard(config.store, "annotate", section, annotate.METHODS, view, extra={"state": state})
+    extra: dict[str, Any] = {"state": state}
+    if config.roles.get("source") in (getattr(section, "column", None), getattr(section, "scores", None)):
+        # Where the inputs' names stand for a column, the shards' digests do not tell them.
+        extra["sources"] = [[one.name, one.source] for one in config.inputs]
+    return per_shard(config.store, "annotate", section, annotate.METHODS, view, extra=extra)
 
 
 def score_steps(config: Curate, view: View) -> tuple[list[Planned], View]:

@@ -17,6 +17,7 @@ from storage import objects, shards
 from storage.broken import BrokenFile, parquet_errors
 from storage.naming import Naming
 from storage.shards import InputFile, Memory
+from storage.steps import Step
 from tasks import ingest, load
 from tasks.emit.schema import Passing, mix_schema
 from tasks.ingest import accepts, is_label
@@ -96,17 +97,16 @@ def _list(config: Curate, section: Any, number: int, found: Scan, pool: ThreadPo
         return
     step = conversion_step(config, section)
     committed = step.committed()
-    for unit in units:
-        if unit_id(unit) in committed:
-            _add_converted(found, number, unit, step)
-        else:
-            found.pending.setdefault(number, []).append(unit)
+    done = [unit for unit in units if unit_id(unit) in committed]
+    for unit, facts in zip(done, pool.map(lambda unit: step.facts(unit_id(unit)), done), strict=True):
+        _add_converted(found, number, unit, step, facts)
+    if left := [unit for unit in units if unit_id(unit) not in committed]:
+        found.pending[number] = left
     for unit in found.pending.get(number, [])[:PEEKED]:
         _look(found, unit, lambda unit=unit: reader.peek(unit))  # type: ignore[misc]
 
 
-def _add_converted(found: Scan, number: int, unit: InputFile, step: Any) -> None:
-    facts = step.facts(unit_id(unit))
+def _add_converted(found: Scan, number: int, unit: InputFile, step: Step, facts: dict[str, Any]) -> None:
     if facts["broken"] is not None:
         found.damaged_units.append((unit, facts["broken"]))
         found.damaged[unit.file] = facts["broken"]

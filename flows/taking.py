@@ -9,10 +9,16 @@ from flows.planning import conversion_step, ingest_step
 from flows.run import HEAVY, Run
 from flows.scanning import Scan, scan
 from storage import files
-from storage.shards import Memory, Shard, shard_digest
+from storage.shards import InputFile, Memory, Shard, schema_of, shard_digest
 from tasks.groups import ItemsFailed
 from tasks.ingest.conversion import unit_id
 from tasks.ingest.task import convert_units, ingest_files
+
+ROUNDS = 3
+"""Times that units are converted which change while others are."""
+CHANGED = "it changed while it was read"
+MOST_TOLD = 20
+"""Damaged files that the log names."""
 
 
 @dataclass(frozen=True)
@@ -56,14 +62,38 @@ def known_shards(found: Scan) -> Known:
     return known
 
 
-def take_in(run: Run, found: Scan) -> Scan:
-    """Convert what is to be converted, then read the shards that are new or changed; returns the scan as it is then.
+def convert(run: Run, found: Scan) -> Scan:
+    """Convert the units that are to be converted; returns the scan as it is then.
+
+    What changes meanwhile is another unit: it is converted in the next round, else its rows would silently be missing.
+    """
+    for _ in range(ROUNDS):
+        if all(unit.file in run.failed for unit in found.waiting):
+            return found
+        for number, units in found.pending.items():
+            _convert(run, number, [unit for unit in units if unit.file not in run.failed])
+        found = scan(run.config)
+    run.failed |= {unit.file: CHANGED for unit in found.waiting if unit.file not in run.failed}
+    return found
+
+
+def _convert(run: Run, number: int, units: list[InputFile]) -> None:
+    section = run.config.inputs[number]
+    step = conversion_step(run.config, section)
+    files.sweep(step.url)
+    run.log(f"convert {step.kind}: {len(units)} units to do")
+    try:
+        run.each(convert_units, "units", units, HEAVY, step=step, config=section)
+    except ItemsFailed as error:
+        run.failed |= dict(error.failed)
+
+
+def take_in(run: Run, found: Scan) -> None:
+    """Read the shards that are new or changed; `found` is then as it stands.
 
     Raises:
         TooMuchQuarantined: Too much of the input is damaged.
     """
-    if found.pending:
-        found = _convert(run, found)
     config, step = run.config, ingest_step(run.config)
     files.sweep(step.url)
     committed = step.committed()
@@ -88,31 +118,20 @@ def take_in(run: Run, found: Scan) -> Scan:
             if known.get("broken"):
                 found.damaged[entry.file] = known["broken"]
                 found.schemas.pop(entry.file, None)
+            else:  # its footer may have been half written when it was looked at
+                found.damaged.pop(entry.file, None)
+                found.schemas[entry.file] = entry.naming.schema(schema_of(known).remove_metadata())
         elif entry.file not in run.failed:
-            run.failed[entry.file] = "the file changed while it was read"
+            run.failed[entry.file] = CHANGED
     _tell_damaged(run, found)
-    return found
-
-
-def _convert(run: Run, found: Scan) -> Scan:
-    for number, units in found.pending.items():
-        section = found.sections[number]
-        step = conversion_step(run.config, section)
-        files.sweep(step.url)
-        run.log(f"convert {step.kind}: {len(units)} units to do")
-        try:
-            run.each(convert_units, "units", units, HEAVY, step=step, config=section)
-        except ItemsFailed as error:
-            run.failed |= dict(error.failed)
-    again = scan(run.config)
-    again.pending.clear()  # those that failed are in `run.failed`
-    return again
 
 
 def _tell_damaged(run: Run, found: Scan) -> None:
     """Say which files are quarantined as a whole; fail if they are too many."""
-    for file, why in sorted(found.damaged.items()):
+    for file, why in sorted(found.damaged.items())[:MOST_TOLD]:
         run.log(f"quarantined as a whole: {file}: {why}")
+    if len(found.damaged) > MOST_TOLD:
+        run.log(f"quarantined as a whole: {len(found.damaged) - MOST_TOLD} more files, all of them in the quarantine")
     limit = run.config.max_quarantine_fraction
     if len(found.damaged) > limit * max(1, found.files):
         file, why = min(found.damaged.items())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -40,6 +41,8 @@ def parquet_errors(size: int | None = None) -> Iterator[None]:
         if error.errno is not None:
             raise
         raise BrokenFile(_told(error), size) from error
+    except pa.ArrowMemoryError as error:  # the machine's fault, as a rule: another try may do
+        raise OSError(errno.ENOMEM, _told(error)) from error
     except (pa.ArrowException, UnicodeDecodeError) as error:
         raise BrokenFile(_told(error), size) from error
 

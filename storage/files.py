@@ -99,7 +99,8 @@ def reading(url: str, *, memory_map: bool = False) -> Iterator[pa.NativeFile]:
     """Open `url` for random access. With `memory_map`, arrays read from a local file are views of its pages."""
     fs, path = filesystem(url)
     if isinstance(fs, LocalFileSystem):
-        with pa.memory_map(path) if memory_map else pa.OSFile(path) as file:
+        name = os.fsencode(path)  # Arrow takes no text that stands for bytes which are not UTF-8
+        with pa.memory_map(name) if memory_map else pa.OSFile(name) as file:
             yield file
     elif isinstance(fs, MemoryFileSystem):
         # Its open files are one object with one position for all readers.

@@ -55,13 +55,14 @@ class Shard:
 def find(path: str, suffixes: tuple[str, ...] = (".parquet",)) -> list[InputFile]:
     """The files that `path` (a folder, a glob or one file) names, in code-point order of their relative URL.
 
-    Of a folder those at any depth that end in one of `suffixes`; nothing hidden, nothing that begins with `_`.
+    Of a folder, also one that the glob matches, those at any depth that end in one of `suffixes`; nothing hidden,
+    nothing that begins with `_`.
 
     Raises:
         InputError: Nothing matches.
     """
     fs, root = files.filesystem(path)
-    magic = any(character in root for character in "*?[")
+    magic = any(character in root for character in "*?[") and not fs.exists(root)
     if not magic and fs.isfile(root):
         root, pattern = posixpath.dirname(root), posixpath.basename(root)
         found = {f"{root}/{pattern}": fs.info(f"{root}/{pattern}")}
@@ -71,6 +72,9 @@ def find(path: str, suffixes: tuple[str, ...] = (".parquet",)) -> list[InputFile
             fixed = [part for part in _before_magic(root)]
             pattern, root = root[len("/".join(fixed)) + 1 :], "/".join(fixed)
             found = fs.glob(f"{root}/{pattern}", detail=True)
+            folders = [name for name, info in found.items() if _followed(fs, name, info)["type"] == "directory"]
+            for folder in folders:  # data sets that other programs write are folders called x.parquet
+                found |= {k: v for k, v in _below(fs, folder).items() if k.endswith(suffixes)}
         else:
             found = {k: v for k, v in _below(fs, root).items() if k.endswith(suffixes)}
     result = []
@@ -80,31 +84,52 @@ def find(path: str, suffixes: tuple[str, ...] = (".parquet",)) -> list[InputFile
         if info["type"] != "file" or any(part.startswith((".", "_")) for part in relative.split("/")):
             continue
         stamp = info.get("ETag") or info.get("etag") or info.get("mtime") or info.get("created") or ""
-        result.append(InputFile(relative, fs.unstrip_protocol(name), int(info["size"]), str(stamp)))
+        result.append(InputFile(shown(relative), fs.unstrip_protocol(name), int(info["size"]), str(stamp)))
     if not result:
         raise InputError(f"`input.path` is {path!r}; no {pattern} file is there")
     return sorted(result, key=lambda entry: entry.file)
+
+
+def shown(name: str) -> str:
+    """A name of a file as text: bytes that are not UTF-8 are escaped."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _below(fs: Any, root: str) -> dict[str, Any]:
     """Every file below a folder; a folder that cannot be listed is an error, never a smaller input."""
     if not isinstance(fs, LocalFileSystem):
         return dict(fs.find(root, detail=True))
+    if not os.path.isdir(root):
+        return {}
 
     def fail(error: OSError) -> None:
         raise error
 
-    names = (f"{folder}/{name}" for folder, _, inside in os.walk(root, onerror=fail) for name in inside)
+    seen = [f"{os.path.realpath(root)}/"]
+
+    def is_new(path: str) -> bool:
+        """Whether a folder is to be gone into: links lead to folders outside, each once, and never round in circles."""
+        if not os.path.islink(path):
+            return True
+        target = f"{os.path.realpath(path)}/"
+        known = any(target.startswith(one) or one.startswith(target) for one in seen)
+        seen.append(target)
+        return not known
+
+    names = []
+    for folder, folders, inside in os.walk(root, onerror=fail, followlinks=True):
+        folders[:] = [name for name in sorted(folders) if is_new(f"{folder}/{name}")]
+        names += [f"{folder}/{name}" for name in inside]
     dead = {"type": "file", "size": 0}  # a link to nothing is a file that cannot be read, not one that is not there
-    return {name: fs.info(name) if os.path.exists(name) else dead for name in names} if os.path.isdir(root) else {}
+    return {name: fs.info(name) if os.path.exists(name) else dead for name in names}
 
 
 def _followed(fs: Any, name: str, info: dict[str, Any]) -> dict[str, Any]:
-    """What a link to a file stands for; shards are often links, into a cache for one."""
-    if not info.get("islink") or not isinstance(fs, LocalFileSystem) or not os.path.isfile(name):
+    """What a link stands for; shards are often links, into a cache for one."""
+    if not info.get("islink") or not isinstance(fs, LocalFileSystem) or not os.path.exists(name):
         return info
-    facts = os.stat(name)
-    return info | {"type": "file", "size": facts.st_size, "mtime": facts.st_mtime}
+    facts, kind = os.stat(name), "directory" if os.path.isdir(name) else "file" if os.path.isfile(name) else "other"
+    return info | {"type": kind, "size": facts.st_size, "mtime": facts.st_mtime}
 
 
 def _before_magic(path: str) -> Iterator[str]:
@@ -123,10 +148,12 @@ class Memory:
 
     def recall(self, entry: InputFile) -> dict[str, Any] | None:
         """What is known of the file as it is listed now; None if it is new or has changed."""
-        name = f"{digest(entry.url.encode())}.json"
+        name = _note_of(entry)
         if name not in self._known:
             return None
         facts: dict[str, Any] = files.read_json(files.join(self._folder, name))
+        if facts.get("broken") and facts["pyarrow"] != pa.__version__:
+            return None  # another version may read what this one could not
         return facts if (facts["size"], facts["stamp"]) == (entry.size, entry.stamp) else None
 
     def remember(self, entry: InputFile, content: str, rows: int, schema: pa.Schema, broken: str | None = None) -> None:
@@ -139,8 +166,13 @@ class Memory:
             "rows": rows,
             "schema": base64.b64encode(schema.serialize()).decode(),
             "broken": broken,
+            "pyarrow": pa.__version__,
         }
-        files.write_json(files.join(self._folder, f"{digest(entry.url.encode())}.json"), facts)
+        files.write_json(files.join(self._folder, _note_of(entry)), facts)
+
+
+def _note_of(entry: InputFile) -> str:
+    return f"{digest(entry.url.encode('utf-8', 'surrogateescape'))}.json"
 
 
 def schema_of(facts: dict[str, Any]) -> pa.Schema:
@@ -177,6 +209,18 @@ def as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """A text column as `string` or `large_string`."""
     plain = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
     return column if plain else column.cast(pa.string())
+
+
+def as_label(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column of keys or groups as `string`; bytes that are not UTF-8, which files may declare to be, are escaped."""
+    labels = column.cast(pa.string())
+    try:
+        labels.validate(full=True)
+    except pa.ArrowInvalid:
+        raw = labels.cast(pa.binary()).to_pylist()
+        escaped = [None if value is None else value.decode("utf-8", "backslashreplace") for value in raw]
+        return pa.chunked_array([pa.array(escaped, pa.string())])
+    return labels
 
 
 def read(shard: Shard | InputFile, columns: Sequence[str]) -> pa.Table:

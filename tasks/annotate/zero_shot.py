@@ -16,15 +16,16 @@ from tasks import Result
 from tasks.annotate.entries import decode_vocabulary, encode_vocabulary, parse_vocabulary
 from tasks.annotate.nearest import Nearest
 from tasks.annotate.sidecar import SCHEMA, sidecar
-from tasks.embed.checkpoint import check_names, weights_digest
+from tasks.embed.checkpoint import SCHEMES, check_names, located, weights_digest
 from tasks.embed.device import Device, resolve_device
 from tasks.embed.encoder import load_encoder
-from tasks.embed.open_clip import OpenClipEmbedder, resolved_batch_size
+from tasks.embed.open_clip import resolved_batch_size
 from tasks.embed.stream import ahead
 from tasks.embed.vectors import unpack
 
 PART_TEXTS = 8192
 """Sentences embedded for one part of the state, about: what a crash may cost."""
+PIECE_BYTES = 4 << 20
 
 
 def sentences(choice: str | Sequence[str]) -> list[str]:
@@ -45,6 +46,20 @@ def mean_directions(vectors: np.ndarray) -> np.ndarray:
     """
     means = vectors.mean(axis=1, dtype=np.float64)
     return (means / np.linalg.norm(means, axis=1, keepdims=True)).astype(np.float32)
+
+
+def _in_pieces(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Many small tables as fewer, of one chunk each: small buffers that live long keep much memory from its return."""
+    held: list[pa.Table] = []
+    size = 0
+    for table in tables:
+        held.append(table)
+        size += table.nbytes
+        if size >= PIECE_BYTES:
+            yield pa.concat_tables(held).combine_chunks()
+            held, size = [], 0
+    if held:
+        yield pa.concat_tables(held).combine_chunks()
 
 
 class ZeroShotAnnotator:
@@ -72,7 +87,7 @@ class ZeroShotAnnotator:
     @property
     def notes(self) -> list[str]:
         """What the reader of a report must know of these concepts."""
-        if not OpenClipEmbedder(self._tower).notes:
+        if self._tower.pretrained or located(self._tower).model.startswith(SCHEMES):
             return []
         return [f"{self._tower.model} has random weights: the concepts that `zero_shot` finds mean nothing."]
 
@@ -144,18 +159,21 @@ class ZeroShotAnnotator:
         Raises:
             StageError: The embeddings are not as wide as the class embeddings.
         """
-        column, names = rows["image_embedding"], pa.array(self._names, pa.string())
-        self._same_width(column.type, self._state["classes"].shape[1])
-        tables, first = [SCHEMA.empty_table()], 0
-        for classes, confidences in self._nearest.search(self._blocks(column)):
+        self._same_width(rows["image_embedding"].type, self._state["classes"].shape[1])
+        return Result(pa.concat_tables([SCHEMA.empty_table(), *_in_pieces(self._tables(rows["image_embedding"]))]), [])
+
+    def _tables(self, column: pa.ChunkedArray) -> Iterator[pa.Table]:
+        """The sidecar block by block."""
+        names, size, first = pa.array(self._names, pa.string()), self._nearest.rows, 0
+        blocks = (unpack(column.slice(start, size)) for start in range(0, len(column), size))
+        for classes, confidences in self._nearest.search(blocks):
             missing = column.slice(first, len(classes)).is_null().to_numpy()
             first += len(classes)
             found = np.repeat(~missing[:, None], classes.shape[1], axis=1)
             if self.config.threshold is not None:
                 found &= confidences >= self.config.threshold
             concepts = names.take(pa.array(classes[found]))
-            tables.append(sidecar(concepts, found.sum(axis=1), missing, pa.array(confidences[found])))
-        return Result(pa.concat_tables(tables), [])
+            yield sidecar(concepts, found.sum(axis=1), missing, pa.array(confidences[found]))
 
     @cached_property
     def _nearest(self) -> Nearest:
@@ -169,10 +187,6 @@ class ZeroShotAnnotator:
             device=self.device,
             workers=self._tower.cpu_threads,
         )
-
-    def _blocks(self, column: pa.ChunkedArray) -> Iterator[np.ndarray]:
-        size = self._nearest.rows
-        return (unpack(column.slice(first, size)) for first in range(0, len(column), size))
 
     @property
     def _tower(self) -> OpenClip:

@@ -76,5 +76,5 @@ def keys_of(view: View, shard: Shard) -> pa.Array | None:
     """The user's keys as strings, or None where there is no key column."""
     if "key" not in view.inputs:
         return None
-    keys = shards.read(shard, [view.inputs["key"]]).column(0).cast(pa.string()).combine_chunks()
+    keys = shards.as_label(shards.read(shard, [view.inputs["key"]]).column(0)).combine_chunks()
     return keys.combine_chunks() if isinstance(keys, pa.ChunkedArray) else keys

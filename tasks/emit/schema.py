@@ -61,7 +61,7 @@ def mix_schema(schemas: dict[str, Passing], image: str | None, scores: list[str]
             kind = IMAGE if field.name == image else _stored(field, passing.as_json, file)
             known = merged.get(field.name)
             if known and field.name in told:
-                merged[field.name] = (fields.join(known[0], kind), known[1])
+                merged[field.name] = (_wider(known[0], kind), known[1])
             else:
                 merged[field.name] = (_common(field.name, known, kind, file), known[1] if known else file)
     for name in (*ADDED.names, *scores):
@@ -133,6 +133,24 @@ def _common(name: str, known: tuple[pa.DataType, str] | None, kind: pa.DataType,
         ) from error
 
 
+def _wider(known: pa.DataType, kind: pa.DataType) -> pa.DataType:
+    """The type in which values of two types meet that nobody has chosen; widths of numbers are no reason for text."""
+    if kind == known or pa.types.is_null(kind):
+        return known
+    return kind if pa.types.is_null(known) else fields.join(_widest(known), _widest(kind))
+
+
+def _widest(kind: pa.DataType) -> pa.DataType:
+    types = pa.types
+    if types.is_list(kind) or types.is_large_list(kind):
+        return pa.list_(_widest(kind.value_type))
+    if types.is_integer(kind) and kind != pa.uint64():
+        return fields.INT
+    if types.is_floating(kind):
+        return fields.FLOAT
+    return fields.TEXT if types.is_large_string(kind) else kind
+
+
 def _number(kind: pa.DataType) -> str | None:
     """The family of numbers within which a wider type loses nothing; None for what is no number."""
     if pa.types.is_signed_integer(kind):
@@ -158,7 +176,8 @@ def conform(table: pa.Table, schema: pa.Schema, image: str | None) -> pa.Table:
         elif column.type != field.type and (_unreadable(column.type) is not None or _as_text(column.type, field.type)):
             columns.append(_json_text(column))
         else:  # whole numbers become floats only where JSON had both
-            columns.append(column.cast(field.type, safe=not pa.types.is_floating(field.type)))
+            leaf = field.type.value_type if pa.types.is_list(field.type) else field.type
+            columns.append(column.cast(field.type, safe=not pa.types.is_floating(leaf)))
     return pa.table(columns, schema=schema)
 
 

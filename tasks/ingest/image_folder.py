@@ -18,7 +18,7 @@ import pyarrow as pa
 from configs.errors import InputError
 from storage import files
 from storage.fingerprints import fingerprint
-from storage.shards import InputFile
+from storage.shards import InputFile, shown
 from tasks.ingest import Slice, Types, fields
 from tasks.ingest.pictures import LOT, Folder
 from tasks.ingest.records import LONGEST, PICTURES, Row, Unusable, bare, decode, extension, slices
@@ -77,9 +77,11 @@ class ImageFolderReader:
         captions = _captions(infos)
         names += sorted({captions[stem] for name in names if self._captions and (stem := _stem(name)) in captions})
         sizes = [int(infos[name]["size"] or 0) for name in names]
-        seen = [[_shown(name), size, _stamp(infos[name])] for name, size in zip(names, sizes, strict=True)]
+        seen = [[shown(name), size, _stamp(infos[name])] for name, size in zip(names, sizes, strict=True)]
         url = self._fs.unstrip_protocol(posixpath.join(self._root, inside).rstrip("/"))
-        return InputFile(_shown(inside) or ".", url, sum(sizes), fingerprint({"files": seen})) if names else None
+        # Keys, sources and where links may lead depend on the folder's place below `path`, too.
+        stamp = fingerprint({"files": seen, "inside": shown(inside)})
+        return InputFile(shown(inside) or ".", url, sum(sizes), stamp) if names else None
 
     def _pictures(self, inside: str, infos: Infos) -> list[str]:
         """Names that are rows: pictures, and links to folders outside; in code-point order."""
@@ -95,7 +97,7 @@ class ImageFolderReader:
                     continue
             if extension(name) in PICTURES or info["type"] == "directory":
                 found.append(name)
-        return sorted(found, key=_shown)
+        return sorted(found, key=shown)
 
     def _leads_out(self, name: str) -> bool:
         try:
@@ -128,7 +130,7 @@ class ImageFolderReader:
 
     def _row(self, inside: str, name: str, picture: bytes | Unusable | None, caption: bytes | Unusable | None) -> Row:
         source = inside or posixpath.basename(self._root)
-        record: dict[str, Any] = {"key": _shown(posixpath.join(inside, name)), "source": _shown(source)}
+        record: dict[str, Any] = {"key": shown(posixpath.join(inside, name)), "source": shown(source)}
         try:
             if self._captions:
                 record["text"] = self._text(caption)
@@ -167,8 +169,3 @@ def _stamp(info: dict[str, Any]) -> str:
     """What changes when the content does, or where a link leads."""
     stamp = info.get("ETag") or info.get("etag") or info.get("mtime") or info.get("created") or ""
     return f"{stamp} {info.get('target', '')}"
-
-
-def _shown(name: str) -> str:
-    """A name of a file as text: bytes that are not UTF-8 are escaped."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

@@ -16,6 +16,9 @@ from tasks.groups import each, stage_task
 from tasks.ingest.conversion import convert
 from tasks.ingest.identities import identify
 
+ROWS_A_BYTE, MOST_BELIEVED = 64, 1 << 24
+"""Most rows that a damaged file is believed to have, for its size and whatever its size."""
+
 
 @stage_task(name="convert", task_run_name="convert {step.kind} {label}")
 def convert_units(step: Step, config: Any, units: list[InputFile], label: str) -> dict[str, Any]:
@@ -44,9 +47,14 @@ def ingest_files(step: Step, roles: dict[str, str], files: list[InputFile], labe
 
 
 def _what_is_known(entry: InputFile) -> tuple[str, int, pa.Schema]:
-    """Digest, rows and schema of a damaged file, the last two as far as its footer tells them."""
+    """Digest, rows and schema of a damaged file, the last two as far as its footer tells them.
+
+    A number of rows that the file's bytes can hardly hold is not believed: the ledger would have a line for each.
+    """
     content = str(file_facts(entry.url)["digest"])
     try:
-        return content, *footer(entry.url)
+        rows, schema = footer(entry.url)
     except (pa.ArrowException, OSError):
         return content, 0, pa.schema([])
+    believed = 0 <= rows <= min(entry.size * ROWS_A_BYTE, MOST_BELIEVED)
+    return content, rows if believed else 0, schema

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from storage import files, states
 from storage.exchange import SHARD
-from storage.shards import Shard
+from storage.shards import Shard, as_label
 from storage.steps import Step, parquet_bytes
 from storage.view import View
 from tasks.mix import Group
@@ -26,7 +26,7 @@ def group_labels(view: View, group: str | None, shard: Shard) -> tuple[np.ndarra
         rows = np.flatnonzero(view.alive(shard))
         return rows, pa.array([EVERYTHING]).take(pa.array(np.zeros(len(rows), np.int32)))
     table = view.alive_rows(shard, (group,))
-    labels = pc.fill_null(table[group].cast(pa.string()), NOTHING).combine_chunks()
+    labels = pc.fill_null(as_label(table[group]), NOTHING).combine_chunks()
     return table["row"].to_numpy(), labels
 
 

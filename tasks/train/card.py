@@ -38,8 +38,8 @@ embed: {{kind: open_clip, model: pocket}}
 - Data: {rows:,} pictures of OpenMoji (CC BY-SA 4.0, openmoji.org) with their Unicode names, of which {rows_trained:,}
   were trained on. All variants (skin tone, hair, gender, direction) of {held_out:.0%} of the base emoji were held out
   (split seed {split_seed}).
-- {cpu_minutes:.1f} CPU minutes with {threads} threads on {machine}. Same seed, machine and library versions give the
-  same bytes.
+- {cpu_minutes:.1f} CPU minutes on {machine}, torch computing with {workers}. Same seed, machine and
+  library versions give the same bytes.
 
 ```sh
 {command}
@@ -48,7 +48,7 @@ embed: {{kind: open_clip, model: pocket}}
 ## Recall
 
 The plainest picture of each base emoji; a hit: its caption (its picture) is among the k most alike of all {pictures}.
-Measured on this file as a curation run uses it.
+Measured on this file as a curation run uses it. Sizes, rates and augmentation had been chosen on another split.
 
 | among {pictures} base emoji | image to text @1 | @5 | text to image @1 | @5 | cosine of pairs | of strangers |
 |---|---|---|---|---|---|---|
@@ -57,7 +57,8 @@ Measured on this file as a curation run uses it.
 | chance | {chance_row} |
 {replicas}
 {unread:.0%} of the held-out captions have a word that is in no name trained on: those are found by what the dictionary
-says of it, by the rest of the caption, or not at all. Flags are hopeless.
+says of it, by the rest of the caption, or not at all. Names that share their words with others (faces, moons, clocks,
+signs) are found best, animals worst.
 
 ## Limits
 
@@ -93,6 +94,7 @@ def card(config: Pocket, architecture: dict[str, Any], facts: dict[str, Any], co
         context=architecture["text_cfg"]["context_length"],
         dim=architecture["embed_dim"],
         machine=machine(),
+        workers="1 thread" if config.threads == 1 else f"{config.threads} threads",
         command=command,
         pictures=pictures,
         held_row=_row(held),

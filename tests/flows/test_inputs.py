@@ -12,7 +12,10 @@ import pytest
 from archives import samples, save_dataset, write_files, write_jsonl, write_tar
 from corpora import config, digests, png, run
 
+from configs.errors import RunFailed
 from configs.loading import ConfigError
+from flows.pipeline import curate
+from flows.runners import PlainRunner
 from storage import manifests
 
 SELECT = [{"kind": "exact_duplicates"}]
@@ -279,3 +282,85 @@ def test_tars_and_parquet_in_one_mix(tmp_path):
     rows = emitted(run(mixed(tmp_path, [tars, table]))).to_pylist()
     assert len(rows) == 16 and {row["mix_file"] for row in rows} == {"tars/a.tar", "table/a.parquet"}
     assert {row["source"] for row in rows} == {"tars", "table"}
+
+
+def test_a_column_of_a_wrong_type_in_a_later_file_is_told_and_not_taken_for_damage(tmp_path):
+    for number in range(4):
+        write_jsonl(tmp_path / "lines" / f"{number}.jsonl", [{"text": f"{number} {i}"} for i in range(4)])
+    write_jsonl(tmp_path / "lines" / "9.jsonl", [{"text": ["two", "captions"]}] * 4)
+    settings = mixed(tmp_path, {"kind": "jsonl", "path": f"{tmp_path}/lines"})
+    with pytest.raises(ValueError, match=r"which is list<element: string> in 9.jsonl; it must be string"):
+        run(settings)
+    write_jsonl(tmp_path / "lines" / "9.jsonl", [{"text": f"mended {i}"} for i in range(4)])
+    assert run(settings).manifest["counts"]["rows_in"] == 20
+
+
+class Meddling(PlainRunner):
+    """Does something behind the run's back after each conversion."""
+
+    def __init__(self, meddle):
+        super().__init__(1)
+        self.meddle = meddle
+
+    def run(self, task, calls, done):
+        outcomes = super().run(task, calls, done)
+        if task.name == "convert":
+            self.meddle()
+        return outcomes
+
+
+def test_a_unit_that_changes_while_others_are_converted_is_converted_again(tmp_path):
+    lines, changes = tmp_path / "lines", iter(range(5, 99))
+    for name in "ab":
+        write_jsonl(lines / f"{name}.jsonl", [{"text": f"{name} {i}"} for i in range(4)])
+    settings = mixed(tmp_path, {"kind": "jsonl", "path": f"{lines}"})
+
+    def change(most: int):
+        if (rows := next(changes)) <= most:
+            write_jsonl(lines / "b.jsonl", [{"text": f"B {i}"} for i in range(rows)])
+
+    mix = curate(settings, Meddling(lambda: change(5)), [].append)
+    assert mix.manifest["counts"]["rows_in"] == 9
+    write_jsonl(lines / "b.jsonl", [{"text": "c"}])
+    with pytest.raises(RunFailed, match=r"1 of 2 shards failed.*b.jsonl: it changed while it was read"):
+        curate(settings, Meddling(lambda: change(99)), [].append)
+
+
+def test_what_is_there_for_a_role_does_not_depend_on_what_was_converted_before(tmp_path):
+    write_jsonl(tmp_path / "lines" / "a.jsonl", [{"a": 1, "site": "x", "text": f"t {i}"} for i in range(4)])
+    lines = {"kind": "jsonl", "path": f"{tmp_path}/lines"}
+    fresh = run(mixed(tmp_path / "fresh", lines | {"source": "site"}))
+    run(mixed(tmp_path / "used", lines))
+    assert run(mixed(tmp_path / "used", lines | {"source": "site"})).manifest["version"] == fresh.manifest["version"]
+
+
+def test_keys_and_sources_that_are_not_utf8_stop_nothing(tmp_path):
+    odd = pa.array([b"ok", b"\xff", b"x", b"\xff"], pa.binary()).view(pa.string())
+    write(tmp_path / "in", "a.parquet", text=[f"t {i}" for i in range(4)], key=odd, source=odd)
+    mix = run(mixed(tmp_path, {"path": f"{tmp_path}/in", "image": None, "key": "key", "source": "source"}))
+    assert [row["key"] for row in told(mix)["ledger"]] == ["ok", "\\xff", "x", "\\xff"]
+    assert mix.emitted == 4 and list(manifests.discrepancies(mix.url)) == []
+
+
+def test_a_damaged_file_that_claims_any_number_of_rows_is_one_damaged_file(tmp_path):
+    for number in range(2):
+        write(tmp_path / "in", f"{number}.parquet", text=[f"{number} {i}" for i in range(4)])
+    pq.write_table(pa.table({"text": ["same"] * 101}), tmp_path / "in" / "9.parquet", compression=None)
+    data = (tmp_path / "in" / "9.parquet").read_bytes()
+    length = int.from_bytes(data[-8:-4], "little")
+    few, many = b"\x16\xca\x01", b"\x16" + bytes([0x80] * 7 + [0x04])  # 101 and 2**50 as Thrift's zigzag varints
+    footer = data[-8 - length : -8].replace(few, many)
+    data = data[: -8 - length] + footer + len(footer).to_bytes(4, "little") + b"PAR1"
+    (tmp_path / "in" / "9.parquet").write_bytes(data)
+    assert pq.read_metadata(tmp_path / "in" / "9.parquet").num_rows > 1 << 48
+    mix = run(mixed(tmp_path, {"path": f"{tmp_path}/in", "image": None, "key": None, "source": None}))
+    assert mix.manifest["counts"]["rows_in"] == 8 and [d["file"] for d in mix.manifest["damaged"]] == ["9.parquet"]
+
+
+def test_another_name_of_an_input_is_another_concept_where_names_are_concepts(tmp_path):
+    write(tmp_path / "in", "a.parquet", text=[f"t {i}" for i in range(4)])
+    for name in ("web", "books"):
+        section = {"path": f"{tmp_path}/in", "name": name, "image": None, "key": None, "source": None}
+        concepts = {"annotate": {"kind": "column", "column": "source"}, "sample": PLAIN["sample"]}
+        mix = run(mixed(tmp_path, section, **concepts))
+        assert json.loads(Path(mix.url, "report", "report.json").read_text())["concepts"]["names"] == [name]

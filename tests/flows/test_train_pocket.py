@@ -73,21 +73,24 @@ def test_a_killed_training_goes_on_to_the_same_weights(tiny, tmp_path):
     arguments = ["--set", f"architecture={tiny}", "--set", "steps=300", "--set", "dictionary_steps=20"]
     arguments += ["--set", "checkpoint_every=25", "--work"]
 
-    def start(work: str) -> subprocess.Popen:
+    def start(work: str, log: str) -> subprocess.Popen:
         given = [sys.executable, "-m", "flows.cli", "train-pocket", "--out", f"{tmp_path}/{work}-out", *arguments]
-        environment = {**os.environ, "PREFECT_HOME": str(tmp_path / "home")}
-        return subprocess.Popen([*given, f"{tmp_path}/{work}"], env=environment, stderr=subprocess.PIPE, text=True)
+        patience = {"PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "300"}
+        environment = {**os.environ, **patience, "PREFECT_HOME": str(tmp_path / "home")}
+        with open(tmp_path / log, "wb") as told:
+            return subprocess.Popen(
+                [*given, f"{tmp_path}/{work}"], env=environment, stdout=told, stderr=told, start_new_session=True
+            )
 
-    whole = start("whole")
-    assert whole.communicate(timeout=600)[1] is not None and whole.returncode == 0
-    killed = start("killed")
+    assert start("whole", "whole.log").wait(600) == 0, (tmp_path / "whole.log").read_text()
+    killed = start("killed", "killed.log")
     until = time.monotonic() + 300
     while not list((tmp_path / "killed").glob("*/checkpoint.safetensors")) and time.monotonic() < until:
-        time.sleep(0.05)
-    killed.send_signal(signal.SIGKILL)
-    killed.communicate()
+        time.sleep(0.02)
+    os.killpg(killed.pid, signal.SIGKILL)  # its temporary server too
+    killed.wait(60)
     assert not (tmp_path / "killed-out").exists()
-    again = start("killed")
-    assert "going on after step" in again.communicate(timeout=600)[1] and again.returncode == 0
+    assert start("killed", "again.log").wait(600) == 0, (tmp_path / "again.log").read_text()
+    assert "going on after step" in (tmp_path / "again.log").read_text()
     first, second = (tmp_path / f"{name}-out" / "open_clip_model.safetensors" for name in ("whole", "killed"))
     assert first.read_bytes() == second.read_bytes()

@@ -180,8 +180,13 @@ def test_an_embedding_that_is_not_finite_is_named(monkeypatch):
 
 def test_random_weights_are_told():
     assert "random weights" in ZeroShotAnnotator(ZeroShot(encoder=TOWER)).notes[0]
-    real = TOWER.model_copy(update={"pretrained": "laion2b_s34b_b79k"})
-    assert ZeroShotAnnotator(ZeroShot(encoder=real)).notes == []
+    trained = (
+        {"model": "ViT-B-32", "pretrained": "laion2b_s34b_b79k"},
+        {"model": "hf-hub:org/name"},
+        {"model": "pocket"},
+    )
+    for tower in trained:
+        assert ZeroShotAnnotator(ZeroShot(encoder=OpenClip(**tower))).notes == []
 
 
 # --------------------------------------------------------------------------------------------------- configuration

@@ -104,3 +104,31 @@ def test_types_told_from_values_meet_in_the_wider_one():
     strict = passing | {"b": Passing(two, set(), False)}
     with pytest.raises(ValueError, match="the column 'n' is int64 in a and double in b"):
         mix_schema(strict, None, [])
+
+
+def told(*kinds):
+    passing = {str(i): Passing(pa.schema([("n", kind)]), set(), False, converted=True) for i, kind in enumerate(kinds)}
+    return mix_schema(passing, None, []).field("n").type
+
+
+@pytest.mark.parametrize(
+    ("kinds", "met"),
+    [
+        ((pa.int32(), pa.int32()), pa.int32()),
+        ((pa.int32(), pa.null()), pa.int32()),
+        ((pa.int32(), pa.int64()), pa.int64()),
+        ((pa.int64(), pa.float32()), pa.float64()),
+        ((pa.list_(pa.int32()), pa.large_list(pa.float32())), pa.list_(pa.float64())),
+        ((pa.large_string(), pa.string()), pa.string()),
+        ((pa.int32(), pa.string()), pa.string()),
+        ((pa.int64(), pa.uint64()), pa.string()),
+    ],
+)
+def test_widths_that_nobody_has_chosen_meet_without_becoming_text(kinds, met):
+    assert told(*kinds) == told(*reversed(kinds)) == met
+
+
+def test_lists_of_large_whole_numbers_become_floats_where_json_had_both():
+    rows = pa.table({"n": pa.array([[2**53 + 1], None], pa.list_(pa.int64()))})
+    inner = pa.schema([("n", pa.list_(pa.float64()))])
+    assert conform(rows, inner, None)["n"].to_pylist() == [[float(2**53)], None]

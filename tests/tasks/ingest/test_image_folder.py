@@ -182,3 +182,9 @@ def test_nothing_there_is_an_error_that_says_so(tmp_path):
     for path in (tmp_path / "x.txt", tmp_path / "nowhere"):
         with pytest.raises(ValueError, match="no folder is there"):
             reader(path).units()
+
+
+def test_a_folder_seen_from_another_one_is_another_unit(tmp_path):
+    write_files(tmp_path, {"cats/a.jpg": b"1"})
+    (above,), (here,) = reader(tmp_path).units(), reader(tmp_path / "cats").units()
+    assert above.url == here.url and above.stamp != here.stamp  # keys and sources are others
