@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,8 +28,16 @@ app = typer.Typer(
     "Start with `mixwright demo`, then copy a preset, point `input.path` at your shards and run "
     "`mixwright check my.yaml`, `mixwright curate my.yaml --dry-run`, `mixwright curate my.yaml`.",
 )
-out = Console()
+out = Console(width=None if sys.stdout.isatty() else 200)  # what is piped is searched: names stay whole
 err = Console(stderr=True)
+
+QUIET = {
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # 20 are too few for a busy machine
+    "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",  # a temporary server's words on its own end help nobody
+}
+"""Settings of Prefect for runs from the command line, unless the user has others."""
 
 Settings = Annotated[
     list[str] | None,
@@ -111,16 +120,20 @@ def check(config: Annotated[Path, typer.Argument(help="YAML configuration.")], s
         from configs import loading
         from configs.errors import InputError
         from flows.pipeline import examine
+        from flows.taking import stop_if_too_many_are_damaged
 
-        found, planned = examine(loading.validate(loading.assign(loading.read(config), settings or [])))
+        settled = loading.validate(loading.assign(loading.read(config), settings or []))
+        found, planned = examine(settled)
         for one in planned:
             if hasattr(one.method, "check"):
                 one.method.check()
         if found.unreadable:
             name, why = min(found.unreadable.items())
             raise InputError(f"{len(found.unreadable)} of {found.files} files cannot be read. First: {name}: {why}")
-        told = f"{len(found.entries)} files, {sum(found.rows.values()):,} rows"
-        told += f", {len(found.waiting)} units to be converted" if found.waiting else ""
+        stop_if_too_many_are_damaged(found, settled.max_quarantine_fraction)
+        told = f"{len(found.entries)} files, {sum(found.rows.values()):,} rows" if found.entries else ""
+        waiting = f"{len(found.waiting)} files or folders to be converted first, their rows not yet known"
+        told = ", ".join(part for part in (told, waiting if found.waiting else "") if part)
         out.print(f"{config} is fine: {told}.", highlight=False, markup=False, soft_wrap=True)
         for name, why in sorted(found.damaged.items()):
             line = f"damaged, will be quarantined as a whole: {name}: {why}"
@@ -219,8 +232,8 @@ def train_pocket(
         from flows.train_pocket import train_pocket as flow
 
         given = yaml.safe_dump(loading.assign({}, settings or []))
-        os.environ.setdefault("DO_NOT_TRACK", "1")
-        os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+        for name, value in QUIET.items():
+            os.environ.setdefault(name, value)
         state = flow(out=out_dir, work=work, overrides=given, return_state=True)
         if not state.is_completed():
             err.print(state.message or str(state.name), style="red", markup=False, highlight=False, soft_wrap=True)
@@ -233,8 +246,10 @@ def _run(values: dict[str, Any], preset: str) -> None:
     from configs import loading
 
     config = loading.validate(values)
-    os.environ.setdefault("DO_NOT_TRACK", "1")
-    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    # Whole, so that nothing of the preset stands where the configuration leaves a section out.
+    values = config.model_dump(mode="json")
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
     from prefect.settings import PREFECT_API_URL
 
     lasting = bool(PREFECT_API_URL.value())
@@ -265,7 +280,8 @@ def _run_flow(values: dict[str, Any], preset: str, lasting: bool) -> tuple[str, 
 
     from flows.curate import curate as flow
 
-    logging.getLogger("prefect.task_runs").setLevel(logging.WARNING)  # the flow's own lines tell the progress
+    # The flow's own lines tell the progress, and its last one what failed.
+    logging.getLogger("prefect.task_runs").setLevel(logging.CRITICAL)
     # The heartbeat tells a lasting server that a run is alive; on a temporary one it costs a second and tells nobody.
     with temporary_settings({} if lasting else {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
         state = flow(preset=preset, overrides=yaml.safe_dump(values, sort_keys=False), return_state=True)

@@ -57,7 +57,7 @@ def forecast(config: Curate) -> Forecast:
         f"at most {emitted:,} rows emitted, about {_bytes(round(size / max(1, total) * emitted))}, in "
         f"{files.join(config.emit.out, config.name)}; emitting needs as much again in {config.store} for a while",
     ]
-    if not steps:
+    if not steps and not found.waiting:
         lines.append(
             f"the mix would be empty: a batch needs a superbatch of {config.sample.superbatch:,} draws; lower "
             "`sample.batch_size` or `sample.filter_ratio`, or set `mix.budget`"

@@ -132,7 +132,11 @@ def _tell_damaged(run: Run, found: Scan) -> None:
         run.log(f"quarantined as a whole: {file}: {why}")
     if len(found.damaged) > MOST_TOLD:
         run.log(f"quarantined as a whole: {len(found.damaged) - MOST_TOLD} more files, all of them in the quarantine")
-    limit = run.config.max_quarantine_fraction
+    stop_if_too_many_are_damaged(found, run.config.max_quarantine_fraction)
+
+
+def stop_if_too_many_are_damaged(found: Scan, limit: float) -> None:
+    """Raise TooMuchQuarantined if more than this share of the input files is known to be damaged."""
     if len(found.damaged) > limit * max(1, found.files):
         file, why = min(found.damaged.items())
         raise TooMuchQuarantined(

@@ -20,7 +20,7 @@ from storage.shards import InputFile
 from storage.streams import Content, content
 from tasks.ingest import Slice, Types, fields
 from tasks.ingest.pictures import LOT, Folder
-from tasks.ingest.records import LONGEST, Row, Unusable, bare, head, parse, slices
+from tasks.ingest.records import LONGEST, PEEKED, Row, Unusable, bare, head, parse, slices
 
 SUFFIXES = tuple(f"{name}{packed}" for name in (".jsonl", ".ndjson") for packed in ("", ".gz", ".zst"))
 BLOCK = 4 * MiB
@@ -45,8 +45,13 @@ class JsonlReader:
     def peek(self, unit: InputFile) -> pa.Schema:
         """The fields of the first hundred lines, no picture opened; see `Reader`."""
         with content(unit.url) as stream, closing(_rows(stream)) as rows:
-            unseen = {} if self._image is None else {self._image: None}
-            return head((row._replace(record=row.record | unseen) for row in rows), self._types, self._least)
+            first = list(islice(rows, PEEKED))
+        types, unseen = self._types, {}
+        if self._image is not None and any(self._image in row.record for row in first):
+            unseen = {self._image: None}
+        elif self._image is not None and any(row.failed is None for row in first):
+            types = {name: kind for name, kind in types.items() if name != self._image}
+        return head((row._replace(record=row.record | unseen) for row in first), types, self._least)
 
     def read(self, unit: InputFile, types: Types) -> Iterator[Slice]:
         """The lines; see `Reader`."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from configs.errors import ConfigError
 from storage.states import Checkpoint
 from tasks.mix import Group
 
@@ -26,11 +27,11 @@ class StaticMix:
         present = {group.name for group in groups}
         absent = sorted(name for name, share in self._proportions.items() if share > 0 and name not in present)
         if absent:
-            raise ValueError(
+            raise ConfigError(
                 f"`mix.proportions` names {absent[0]!r}, but no row of that group survived selection; "
                 f"the groups are {', '.join(sorted(present))}"
             )
         shares = np.array([self._proportions.get(group.name, 0.0) for group in groups], np.float64)
         if shares.sum() <= 0:
-            raise ValueError(f"`mix.proportions` is {self._proportions}; one of the groups needs a share above 0")
+            raise ConfigError(f"`mix.proportions` is {self._proportions}; one of the groups needs a share above 0")
         return (shares / shares.sum())[None]

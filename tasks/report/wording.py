@@ -15,7 +15,7 @@ HIDDEN = re.compile(
 """Control characters, halves of surrogate pairs, and what turns the direction of the text around it. Joiners stay:
 emoji and many scripts need them."""
 
-REASONS: Mapping[str, str] = {word: reason.meaning for word, reason in all_reasons().items()}
+REASONS: Mapping[str, str] = {word: reason.meaning.replace("`", "") for word, reason in all_reasons().items()}
 """Reasons in words; of a mix made by another version there may be others, which are shown as they are."""
 
 

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from corpora import config, run
@@ -31,6 +33,25 @@ def file(corpus: Path) -> str:
 def test_every_command_teaches(command):
     told = call(command, "--help")
     assert told.exit_code == 0 and len(told.output.splitlines()) > 5
+
+
+def test_a_section_that_is_left_out_is_skipped_whatever_presets_say(tmp_path):
+    (tmp_path / "in").mkdir()
+    pq.write_table(pa.table({"text": ["a", "a", "b", "b"]}), tmp_path / "in" / "a.parquet")
+    over = {"name": "x", "store": f"{tmp_path}/store", "emit": {"out": f"{tmp_path}/out"}}
+    over |= {"input": {"path": f"{tmp_path}/in", "image": None}, "sample": {"kind": "iid", "batch_size": 2}}
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(over))
+    line = [sys.executable, "-m", "flows.cli", "curate", str(tmp_path / "c.yaml")]
+    told = subprocess.run(line, capture_output=True, text=True, timeout=240)
+    assert told.returncode == 0 and "4 were kept, 0 dropped" in told.stdout
+    assert "nothing to do" in call("curate", str(tmp_path / "c.yaml")).output
+
+
+def test_check_refuses_what_the_limit_would_fail(corpus, file):
+    for number in range(4):
+        (corpus / "in" / f"0000{number}.parquet").write_bytes(b"<html>")
+    told = call("check", file)
+    assert told.exit_code == 2 and "4 of 7 files are damaged, more than `max_quarantine_fraction` 0.5" in told.output
 
 
 def test_a_refusal_is_one_line_without_a_traceback(tmp_path, file):

@@ -274,6 +274,12 @@ def test_a_wrong_field_is_refused_before_anything_is_converted(tmp_path):
     assert not list((tmp_path / "store").rglob("*.parquet"))
 
 
+def test_an_image_field_that_no_line_has_is_refused_before_anything_is_converted(tmp_path):
+    write_jsonl(tmp_path / "lines" / "a.jsonl", [{"text": "a", "img": "a.png"}])
+    with pytest.raises(ValueError, match=r"`input.image` is 'imgs', but a.jsonl has no such column; its columns are"):
+        run(converted(tmp_path, kind="jsonl", path=f"{tmp_path}/lines", image="imgs"))
+
+
 def test_tars_and_parquet_in_one_mix(tmp_path):
     write_tar(tmp_path / "tars" / "a.tar", samples(pairs(8)))
     write(tmp_path / "pq", "a.parquet", image=[png(100 + i) for i in range(8)], caption=[f"p {i}" for i in range(8)])

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from configs.errors import MixwrightError, catalogue
 from configs.catalogue import all_reasons
+from configs.errors import MixwrightError, catalogue
 from flows.troubleshooting import markdown
 
 ROOT = Path(__file__).parents[2]

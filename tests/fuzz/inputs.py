@@ -16,9 +16,9 @@ from corpora import png, rows
 from fuzz.mutations import mutated
 
 from configs import loading
+from configs.catalogue import all_reasons
 from configs.errors import ConfigError
 from configs.inputs import JsonlInput, WebdatasetInput
-from configs.catalogue import all_reasons
 from storage import shards
 from storage.broken import BrokenFile
 from storage.shards import InputFile
