@@ -78,30 +78,41 @@ def train(
         pairs = read_pairs(corpus, transform, other_names)
         held = hold_out(pairs.bases, config.held_out, config.split_seed)
         training = Training(config, model, tokenize, pairs.take(np.flatnonzero(~held)), entries())
+        spent = 0.0
         if files.exists(checkpoint):
             tensors = load(files.read_bytes(checkpoint))
-            started -= float(tensors.pop("cpu_seconds"))
+            spent = float(tensors.pop("cpu_seconds"))
             training.restore(tensors)
             tell(f"going on after step {training.done} of {training.steps}")
-        _go_on(training, started, checkpoint, tell)
-    return Trained(model.eval(), pairs.keys, pairs.bases, held, time.process_time() - started)
+        spent = _go_on(training, spent, started, checkpoint, tell)
+    return Trained(model.eval(), pairs.keys, pairs.bases, held, spent)
 
 
-def _go_on(training: Training, started: float, checkpoint: str, tell: Tell) -> None:
-    """Do the steps that are left. `started`: the process time at which the training would have begun in one go."""
+def _go_on(training: Training, before: float, started: float, checkpoint: str, tell: Tell) -> float:
+    """Do the steps that are left and return the CPU seconds of all parts.
+
+    Args:
+        training: Perhaps begun.
+        before: CPU seconds of its earlier parts.
+        started: Process time at which this part began.
+        checkpoint: See `train`.
+        tell: See `train`.
+    """
     import torch
     from safetensors.torch import save
 
     losses: list[float] = []
+    seconds = before
     while training.done < training.steps:
         losses.append(training.advance())
-        seconds, last = time.process_time() - started, training.done == training.steps
+        seconds, last = before + time.process_time() - started, training.done == training.steps
         if last or training.done % TOLD_EVERY == 0:
             tell(f"step {training.done} of {training.steps}: loss {np.mean(losses):.3f}, {seconds:.0f} s of CPU")
             losses.clear()
         if last or training.done % training.config.checkpoint_every == 0:
             spent = torch.tensor(seconds, dtype=torch.float64)
             files.write_bytes(checkpoint, save({**training.tensors(), "cpu_seconds": spent}))
+    return seconds
 
 
 @contextmanager

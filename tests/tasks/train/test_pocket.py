@@ -97,7 +97,7 @@ def test_a_finished_training_is_not_done_again(config, corpus, tmp_path, monkeyp
     first = trained(config, corpus, tmp_path / "a")
     monkeypatch.setattr(pocket.Training, "advance", None)
     again = trained(config, corpus, tmp_path / "a")
-    assert same(first.model, again.model) and again.cpu_seconds >= first.cpu_seconds
+    assert same(first.model, again.model) and 0 < again.cpu_seconds <= first.cpu_seconds
 
 
 def test_nothing_held_out_is_learnt_from(config, corpus, tmp_path, monkeypatch):
