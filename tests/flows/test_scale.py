@@ -30,9 +30,10 @@ def test_a_million_rows(tmp_path, monkeypatch):
     def naming(shard, plan, columns):
         current.file = shard.file
         yield from slices(shard, plan, columns)
+        current.file = None
 
     def counting(self, *args, row_groups=None, **kwargs):
-        if row_groups is not None:
+        if row_groups is not None and getattr(current, "file", None):  # the report reads some for its pictures
             reads[current.file, row_groups[0]] += 1
         return batches(self, *args, row_groups=row_groups, **kwargs)
 
