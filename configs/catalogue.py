@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, get_args
 
 from configs.curate import Curate
 from configs.reasons import INGEST, LEDGER, Reason
-from configs.section import Section
+from configs.section import Section, models
 
 
 def all_reasons() -> dict[str, Reason]:
@@ -24,12 +23,5 @@ def sections(model: type[Section]) -> Iterator[type[Section]]:
     """The models of a configuration tree."""
     yield model
     for field in model.model_fields.values():
-        for inner in _models(field.annotation):
+        for inner in models(field.annotation):
             yield from sections(inner)
-
-
-def _models(annotation: Any) -> Iterator[type[Section]]:
-    if isinstance(annotation, type) and issubclass(annotation, Section):
-        yield annotation
-    for argument in get_args(annotation):
-        yield from _models(argument)

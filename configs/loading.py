@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from configs.credentials import masked
 from configs.curate import Curate, Preset
 from configs.errors import ConfigError
-from configs.section import Section
+from configs.section import Section, models
 
 Model = TypeVar("Model", bound=Section)
 PRESETS = Path(__file__).parent / "presets"
@@ -145,21 +145,14 @@ def described(model: Any = Curate, prefix: str = "") -> list[tuple[str, str, str
     rows = []
     for name, field in model.model_fields.items():
         path = f"{prefix}{name}"
-        models = [m for m in _models(field.annotation)]
+        inside = models(field.annotation)
         default = "required" if field.is_required() else str(field.get_default())
-        if models:
-            rows.append((path, "", field.description or (models[0].__doc__ or "").split("\n")[0]))
-            for inner in models:
+        if inside:
+            rows.append((path, "", field.description or (inside[0].__doc__ or "").split("\n")[0]))
+            for inner in inside:
                 kind = inner.model_fields.get("kind")
-                label = f"{path}[{kind.default}]." if kind is not None and len(models) > 1 else f"{path}."
+                label = f"{path}[{kind.default}]." if kind is not None and len(inside) > 1 else f"{path}."
                 rows += described(inner, label)
         else:
             rows.append((path, default, field.description or ""))
     return rows
-
-
-def _models(annotation: Any) -> list[Any]:
-    if hasattr(annotation, "model_fields"):
-        return [annotation]
-    found = [model for argument in get_args(annotation) for model in _models(argument)]
-    return list(dict.fromkeys(found))

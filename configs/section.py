@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 from pydantic import BaseModel, ConfigDict, field_validator
 
@@ -32,3 +32,10 @@ class Section(BaseModel):
         """A configuration is kept with the mix, in the report and by Prefect: no URL in it may carry a secret."""
         credentials.refuse(value)
         return value
+
+
+def models(annotation: Any) -> list[type[Section]]:
+    """The sections that a field's type names, each once: members of unions and lists too."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return [annotation]
+    return list(dict.fromkeys(model for argument in get_args(annotation) for model in models(argument)))

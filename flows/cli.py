@@ -232,13 +232,22 @@ def train_pocket(
         from flows.train_pocket import train_pocket as flow
 
         given = yaml.safe_dump(loading.assign({}, settings or []))
-        for name, value in QUIET.items():
-            os.environ.setdefault(name, value)
+        _quieten()
         state = flow(out=out_dir, work=work, overrides=given, return_state=True)
-        if not state.is_completed():
-            err.print(state.message or str(state.name), style="red", markup=False, highlight=False, soft_wrap=True)
-            raise typer.Exit(1)
+        _exit_unless_completed(state)
         out.print(f"{state.message}\nmodel: local-dir:{out_dir}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _quieten() -> None:
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+
+
+def _exit_unless_completed(state: Any) -> None:
+    """Show why a flow run has not completed, and end with exit code 1."""
+    if not state.is_completed():
+        err.print(state.message or str(state.name), style="red", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(1)
 
 
 def _run(values: dict[str, Any], preset: str) -> None:
@@ -248,8 +257,7 @@ def _run(values: dict[str, Any], preset: str) -> None:
     config = loading.validate(values)
     # Whole, so that nothing of the preset stands where the configuration leaves a section out.
     values = config.model_dump(mode="json")
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
+    _quieten()
     from prefect.settings import PREFECT_API_URL
 
     lasting = bool(PREFECT_API_URL.value())
@@ -285,9 +293,7 @@ def _run_flow(values: dict[str, Any], preset: str, lasting: bool) -> tuple[str, 
     # The heartbeat tells a lasting server that a run is alive; on a temporary one it costs a second and tells nobody.
     with temporary_settings({} if lasting else {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
         state = flow(preset=preset, overrides=yaml.safe_dump(values, sort_keys=False), return_state=True)
-    if not state.is_completed():
-        err.print(state.message or str(state.name), style="red", markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(1)
+    _exit_unless_completed(state)
     return state.message or "", str(state.result())
 
 

@@ -97,13 +97,19 @@ def _list(config: Curate, section: Any, number: int, found: Scan, pool: ThreadPo
         return
     step = conversion_step(config, section)
     committed = step.committed()
-    done = [unit for unit in units if unit_id(unit) in committed]
-    for unit, facts in zip(done, pool.map(lambda unit: step.facts(unit_id(unit)), done), strict=True):
+    left, done = [], []
+    for unit in units:
+        name = unit_id(unit)
+        if name in committed:
+            done.append((unit, name))
+        else:
+            left.append(unit)
+    for (unit, _), facts in zip(done, pool.map(lambda one: step.facts(one[1]), done), strict=True):
         _add_converted(found, number, unit, step, facts)
-    if left := [unit for unit in units if unit_id(unit) not in committed]:
+    if left:
         found.pending[number] = left
-    for unit in found.pending.get(number, [])[:PEEKED]:
-        _look(found, unit, lambda unit=unit: reader.peek(unit))  # type: ignore[misc]
+    for unit in left[:PEEKED]:
+        _note(found, unit, _looked(unit, lambda unit=unit: _renamed(unit, reader.peek(unit))))  # type: ignore[misc]
 
 
 def _add_converted(found: Scan, number: int, unit: InputFile, step: Step, facts: dict[str, Any]) -> None:
@@ -115,15 +121,27 @@ def _add_converted(found: Scan, number: int, unit: InputFile, step: Step, facts:
     found.section_of |= dict.fromkeys((part.file for part in parts), number)
 
 
-def _look(found: Scan, entry: InputFile, schema: Callable[[], pa.Schema]) -> None:
-    """Note the columns of a file, or why it has none."""
+def _looked(entry: InputFile, look: Callable[[], Any]) -> Any:
+    """What `look` tells of a file, or the error that says why it tells nothing."""
     try:
         with parquet_errors(entry.size):
-            found.schemas[entry.file] = entry.naming.schema(schema().remove_metadata())
-    except BrokenFile as broken:
-        found.damaged[entry.file] = str(broken)
-    except OSError as error:
-        found.unreadable[entry.file] = str(error)
+            return look()
+    except (BrokenFile, OSError) as error:
+        return error
+
+
+def _note(found: Scan, entry: InputFile, told: pa.Schema | BrokenFile | OSError) -> None:
+    """Note the columns of a file, or why it has none."""
+    if isinstance(told, BrokenFile):
+        found.damaged[entry.file] = str(told)
+    elif isinstance(told, OSError):
+        found.unreadable[entry.file] = str(told)
+    else:
+        found.schemas[entry.file] = told
+
+
+def _renamed(entry: InputFile, schema: pa.Schema) -> pa.Schema:
+    return entry.naming.schema(schema.remove_metadata())
 
 
 def _recall(config: Curate, found: Scan, pool: ThreadPoolExecutor) -> None:
@@ -143,28 +161,17 @@ def _recall(config: Curate, found: Scan, pool: ThreadPoolExecutor) -> None:
         else:
             key = (known["schema"], entry.naming)
             if key not in decoded:
-                decoded[key] = entry.naming.schema(shards.schema_of(known).remove_metadata())
+                decoded[key] = _renamed(entry, shards.schema_of(known))
             found.schemas[entry.file], found.rows[entry.file] = decoded[key], known["rows"]
-    for entry, footer in zip(new, pool.map(_footer, new), strict=True):
-        rows, schema = footer if isinstance(footer, tuple) else (0, footer)
-        _look(found, entry, schema)
-        found.rows[entry.file] = rows
+    footers = pool.map(lambda entry: _looked(entry, lambda: _footer(entry)), new)
+    for entry, footer in zip(new, footers, strict=True):
+        found.rows[entry.file], told = footer if isinstance(footer, tuple) else (0, footer)
+        _note(found, entry, told)
 
 
-def _footer(entry: InputFile) -> tuple[int, Callable[[], pa.Schema]] | Callable[[], pa.Schema]:
-    """Rows and a way to the schema; a way to the error where there is one."""
-    try:
-        rows, schema = shards.footer(entry.url)
-    except (pa.ArrowException, OSError) as error:
-        return _raising(error)
-    return rows, lambda: schema
-
-
-def _raising(error: Exception) -> Callable[[], pa.Schema]:
-    def fail() -> pa.Schema:
-        raise error
-
-    return fail
+def _footer(entry: InputFile) -> tuple[int, pa.Schema]:
+    rows, schema = shards.footer(entry.url)
+    return rows, _renamed(entry, schema)
 
 
 def check_schemas(config: Curate, found: Scan, columns: Iterable[str], scores: list[str]) -> pa.Schema:

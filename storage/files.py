@@ -133,7 +133,7 @@ def publishing(url: str) -> Iterator[pa.NativeFile]:
             file = pa.PythonFile(raw, mode="w")
             yield file
             file.close()
-        except BaseException:
+        except BaseException:  # an interrupt too must not leave half an object; it goes on below
             raw.abandon()
             raise
         return

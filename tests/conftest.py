@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import buckets
 import pytest
 from corpora import write_corpus
 from hypothesis import settings
@@ -32,3 +33,25 @@ def corpus(tmp_path: Path) -> Path:
     """A folder with a small corpus in `in`."""
     write_corpus(tmp_path / "in")
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def s3():
+    """An S3 store on this machine."""
+    with buckets.s3() as store:
+        yield store
+
+
+@pytest.fixture(scope="module")
+def gs():
+    """Google's, by its emulator."""
+    with buckets.gs() as store:
+        yield store
+
+
+@pytest.fixture
+def planted(monkeypatch, s3):
+    """The credentials that `storage` sections of tests name, and a store without faults."""
+    buckets.credentials(monkeypatch)
+    s3.fault = None
+    s3.seen.clear()

@@ -9,36 +9,19 @@ import time
 from pathlib import Path
 
 import pytest
+from chromium import MARKS, chromium
 from served import HURRY, ask, free_port, manifest, small_parameters
 
 from flows.serving import serving
 from storage import manifests
 
-CHROMIUM, DRIVER = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")
-QUIET = (
-    "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync --window-size=1300,1500"
-)
-
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.nightly,
-    pytest.mark.skipif(not (CHROMIUM.exists() and DRIVER.exists()), reason=f"{CHROMIUM} or {DRIVER} is missing"),
-]
+pytestmark = MARKS
 
 
 @pytest.fixture
 def browser(tmp_path):
-    """Debian's Chromium, with a profile of its own; nothing is downloaded."""
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(CHROMIUM)
-    for flag in (*QUIET.split(), f"--user-data-dir={tmp_path / 'profile'}"):
-        options.add_argument(flag)
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(executable_path=str(DRIVER)))
-    yield driver
-    driver.quit()
+    with chromium(tmp_path / "profile", "--window-size=1300,1500") as driver:
+        yield driver
 
 
 def find(browser, xpath: str, seconds: float = 30):

@@ -18,25 +18,7 @@ from flows.cli import app
 from storage import manifests, objects
 
 NUMBER = iter(range(1000))
-
-
-@pytest.fixture(scope="module")
-def s3():
-    with buckets.s3() as store:
-        yield store
-
-
-@pytest.fixture(scope="module")
-def gs():
-    with buckets.gs() as store:
-        yield store
-
-
-@pytest.fixture(autouse=True)
-def planted(monkeypatch, s3):
-    buckets.credentials(monkeypatch)
-    s3.fault = None
-    s3.seen.clear()
+pytestmark = pytest.mark.usefixtures("planted")
 
 
 @pytest.fixture(scope="module")

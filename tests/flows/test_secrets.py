@@ -26,18 +26,7 @@ from flows.curate import curate
 from storage import objects
 
 NUMBER = iter(range(1000))
-
-
-@pytest.fixture(scope="module")
-def s3():
-    with buckets.s3() as store:
-        yield store
-
-
-@pytest.fixture(autouse=True)
-def planted(monkeypatch, s3):
-    buckets.credentials(monkeypatch)
-    s3.fault = None
+pytestmark = pytest.mark.usefixtures("planted")
 
 
 @pytest.fixture

@@ -113,7 +113,7 @@ def _serve(pipe, job, arguments):
             before, printed, start = _forget_peak(), os.fstat(2).st_size, time.perf_counter()
             try:
                 outcome = job(*arguments, seed)
-            except Exception:
+            except Exception:  # the outcome of the case, which every test takes for a failure
                 outcome = f"error: {traceback.format_exc(limit=-4)}"
             seconds = time.perf_counter() - start
             pipe.send((outcome, seconds, max(_memory("VmHWM") - before, 0.0), os.fstat(2).st_size - printed))

@@ -29,26 +29,8 @@ BIG = 2 * files.UPLOAD_BYTES + files.UPLOAD_BYTES // 4
 """Bytes that go up in three parts."""
 
 
-@pytest.fixture(scope="module")
-def s3():
-    with buckets.s3() as store:
-        yield store
-
-
-@pytest.fixture(scope="module")
-def gs():
-    with buckets.gs() as store:
-        yield store
-
-
-@pytest.fixture(autouse=True)
-def planted(monkeypatch, s3):
-    buckets.credentials(monkeypatch)
-    s3.fault = None
-    s3.seen.clear()
-
-
 NUMBER = iter(range(1000))
+pytestmark = pytest.mark.usefixtures("planted")
 
 
 @pytest.fixture

@@ -2,35 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
+from chromium import MARKS, chromium
 
 from tasks.report import html
 
-CHROMIUM, DRIVER = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")
-QUIET = "--headless=new --no-sandbox --disable-gpu --no-first-run --disable-background-networking --hide-scrollbars"
 EVIL = "<script>document.title='owned'</script>\"><img src=x onerror=\"document.title='owned'\">"
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.nightly,
-    pytest.mark.skipif(not (CHROMIUM.exists() and DRIVER.exists()), reason=f"{CHROMIUM} or {DRIVER} is missing"),
-]
+pytestmark = MARKS
 
 
 @pytest.fixture
 def browser(tmp_path):
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(CHROMIUM)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    for flag in (*QUIET.split(), f"--user-data-dir={tmp_path / 'profile'}"):
-        options.add_argument(flag)
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(executable_path=str(DRIVER)))
-    yield driver
-    driver.quit()
+    with chromium(tmp_path / "profile", "--hide-scrollbars") as driver:
+        yield driver
 
 
 @pytest.mark.parametrize("width", [360, 1200])
