@@ -7,7 +7,12 @@ from typing import ClassVar, Literal
 from pydantic import Field, model_validator
 
 from configs.inputs import NAME, Columns, Inputs
-from configs.methods import Annotate, Embed, Iid, Mix, Sample, Score, Select, Static
+from configs.methods.annotate import Annotate
+from configs.methods.embed import Embed
+from configs.methods.mix import Mix, Static
+from configs.methods.sample import Iid, Sample
+from configs.methods.score import Score
+from configs.methods.select import Select
 from configs.section import Section
 from configs.storage import Storage
 

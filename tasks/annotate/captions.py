@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import pyarrow as pa
 
-from configs.methods import Captions
+from configs.methods.annotate import Captions
 from tasks import Failure, Result
 from tasks.annotate import mining
 from tasks.annotate.entries import decode_vocabulary, encode_vocabulary, parse_vocabulary

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from configs.errors import ColumnError
-from configs.methods import ConceptColumn
+from configs.methods.annotate import ConceptColumn
 from tasks import Failure, Result
 from tasks.annotate.sidecar import SCHEMA, sidecar
 from tasks.embed.texts import read_texts

@@ -11,7 +11,8 @@ import numpy as np
 import pyarrow as pa
 
 from configs.errors import ModelError, StageError
-from configs.methods import OpenClip, ZeroShot
+from configs.methods.annotate import ZeroShot
+from configs.methods.embed import OpenClip
 from tasks import Result
 from tasks.annotate.entries import decode_vocabulary, encode_vocabulary, parse_vocabulary
 from tasks.annotate.nearest import Nearest

@@ -11,7 +11,7 @@ from typing import Any
 from blake3 import blake3
 
 from configs.errors import ModelError
-from configs.methods import OpenClip
+from configs.methods.embed import OpenClip
 from configs.pocket import FOLDER
 
 SCHEMES = ("hf-hub:", "local-dir:")

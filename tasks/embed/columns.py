@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from configs.errors import ColumnError
-from configs.methods import EmbeddingColumns
+from configs.methods.embed import EmbeddingColumns
 from tasks import Failure, Result
 from tasks.embed import vectors
 

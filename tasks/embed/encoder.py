@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from configs.methods import OpenClip
+from configs.methods.embed import OpenClip
 from tasks.embed.checkpoint import load_model
 
 if TYPE_CHECKING:

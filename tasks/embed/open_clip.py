@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from configs.methods import OpenClip
+from configs.methods.embed import OpenClip
 from tasks import Failure, Result
 from tasks.embed import vectors
 from tasks.embed.batch import Batch

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import ArrayLike
 
-from configs import methods
+from configs.methods import sample as methods
 from tasks.sample.greedy import Labels, Rule, pick_greedily, row_frequencies, without_repeats
 
 Concepts: TypeAlias = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from configs import methods
+from configs.methods import sample as methods
 
 
 class IidSampler:

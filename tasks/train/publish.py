@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from configs.methods import OpenClip
+from configs.methods.embed import OpenClip
 from configs.pocket import Pocket
 from storage import files
 from storage.fingerprints import digest, fingerprint, source_digest, versions

@@ -17,7 +17,7 @@ from collections.abc import Callable
 import numpy as np
 import pyarrow as pa
 
-from configs import methods
+from configs.methods import sample as methods
 from tasks.sample.cabs import CabsDm, CabsFm, encode, target_counts
 from tasks.sample.greedy import Rule, pick_greedily, row_frequencies
 

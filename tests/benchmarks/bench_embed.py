@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from configs.methods import OpenClip
+from configs.methods.embed import OpenClip
 from tasks.embed.batch import Batch
 from tasks.embed.device import resolve_device
 from tasks.embed.encoder import Encoder, load_encoder

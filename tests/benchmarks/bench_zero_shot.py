@@ -19,7 +19,8 @@ import numpy as np
 import psutil
 import pyarrow as pa
 
-from configs.methods import OpenClip, ZeroShot
+from configs.methods.annotate import ZeroShot
+from configs.methods.embed import OpenClip
 from tasks.annotate.entries import encode_vocabulary
 from tasks.annotate.nearest import block_rows
 from tasks.annotate.zero_shot import ZeroShotAnnotator

@@ -7,7 +7,7 @@ import pytest
 from fuzz import images
 from fuzz.survival import survive
 
-from configs.methods import OpenClip
+from configs.methods.embed import OpenClip
 from tasks.embed.open_clip import OpenClipEmbedder
 from tasks.embed.reasons import REASONS
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from configs.methods import Captions
+from configs.methods.annotate import Captions
 from tasks.annotate import mining
 from tasks.annotate.captions import CaptionAnnotator, match, space
 from tasks.annotate.entries import decode_vocabulary, encode_vocabulary, parse_vocabulary

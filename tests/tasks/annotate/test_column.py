@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from configs.methods import ConceptColumn
+from configs.methods.annotate import ConceptColumn
 from tasks.annotate.column import ColumnAnnotator
 
 LISTS = [["dog", "dog", "cat"], [], None, ["zebra"], ["cat", None, ""]]

@@ -5,7 +5,8 @@ import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
-from configs.methods import EmbeddingColumns, OpenClip, ZeroShot
+from configs.methods.annotate import ZeroShot
+from configs.methods.embed import EmbeddingColumns, OpenClip
 from tasks.annotate import zero_shot
 from tasks.annotate.entries import encode_vocabulary
 from tasks.annotate.sidecar import SCHEMA

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from configs.methods import EmbeddingColumns
+from configs.methods.embed import EmbeddingColumns
 from tasks.embed.columns import ColumnEmbedder, scale_to_unit
 from tasks.embed.vectors import unpack
 

@@ -156,7 +156,7 @@ def test_without_its_reader_heic_says_which_package_it_needs(monkeypatch):
 
 
 def test_the_reader_of_heic_is_part_of_the_fingerprint_where_it_is_installed(monkeypatch):
-    from configs.methods import OpenClip
+    from configs.methods.embed import OpenClip
     from tasks.embed.open_clip import OpenClipEmbedder
 
     found = importlib.metadata.distributions

@@ -43,7 +43,7 @@ def test_a_torch_without_cuda_leaves_a_device_alone(monkeypatch):
 def test_neither_torch_nor_open_clip_is_imported_to_plan():
     code = """
         import sys
-        from configs.methods import OpenClip
+        from configs.methods.embed import OpenClip
         from tasks.embed.device import resolve_device
         from tasks.embed.open_clip import OpenClipEmbedder, resolved_batch_size
         config = OpenClip()

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 from corpora import png
 
-from configs.methods import OpenClip
+from configs.methods.embed import OpenClip
 from tasks.embed.open_clip import OpenClipEmbedder
 from tasks.embed.vectors import unpack
 

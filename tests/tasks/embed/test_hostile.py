@@ -12,7 +12,7 @@ import pytest
 from pictures import LIMIT, encode, heic, hostile, odd_pictures, webp_canvas, with_claim
 from PIL import Image
 
-from configs.methods import OpenClip
+from configs.methods.embed import OpenClip
 from tasks.annotate.captions import CaptionAnnotator, Captions
 from tasks.embed.decode import decode
 from tasks.embed.encoder import THIN, WORD_CHARACTERS_PER_TOKEN, load_encoder

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from configs.methods import OpenClip
+from configs.methods.embed import OpenClip
 from tasks import load
 from tasks.embed import METHODS
 from tasks.embed.decode import decode

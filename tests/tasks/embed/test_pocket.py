@@ -9,7 +9,7 @@ import pytest
 import yaml
 from safetensors import safe_open
 
-from configs.methods import OpenClip
+from configs.methods.embed import OpenClip
 from configs.pocket import FOLDER, Pocket
 from flows.openmoji import write_openmoji
 from tasks.embed.checkpoint import check_names, weights_digest

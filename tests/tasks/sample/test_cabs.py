@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from configs import methods
+from configs.methods import sample as methods
 from tasks import load
 from tasks.sample import METHODS
 from tasks.sample.cabs import CabsDm, CabsFm, encode, select_diverse, select_frequent, target_counts

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from configs import methods
+from configs.methods import sample as methods
 from tasks import load
 from tasks.sample import METHODS
 from tasks.sample.iid import IidSampler

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from configs.methods import ExactDuplicates, NearDuplicates, Threshold
+from configs.methods.select import ExactDuplicates, NearDuplicates, Threshold
 from tasks.embed.vectors import pack
 from tasks.select import exact_duplicates, near_duplicates, threshold
 

@@ -1,0 +1,79 @@
+"""Selections: which rows stay. One model a method; a stage with several has a union on `kind`."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from configs.reasons import Reason
+from configs.section import Section
+
+
+class ExactDuplicates(Section):
+    """Keep one row of each set with the same image bytes and text."""
+
+    reasons: ClassVar[dict[str, Reason]] = {
+        "exact_duplicate": Reason(
+            "Another row has the same image bytes and text.", "`keeper_file` and `keeper_row` name the kept one."
+        )
+    }
+
+    kind: Literal["exact_duplicates"] = "exact_duplicates"
+    keep_by: str | None = Field(
+        None, description="Score whose highest value names the keeper; ties and null: lowest (file, row)."
+    )
+
+
+class Threshold(Section):
+    """Keep rows whose score reaches a cut."""
+
+    reasons: ClassVar[dict[str, Reason]] = {
+        "below_threshold": Reason(
+            "The score is below the cut.", "Its score stands beside it; lower `minimum`, or raise `keep_fraction`."
+        ),
+        "no_score": Reason("The score is null or NaN.", "`mixwright explain` tells what the stage before gave."),
+    }
+
+    kind: Literal["threshold"] = "threshold"
+    score: str = Field("alignment", description="Name of the score.")
+    minimum: float | None = Field(None, allow_inf_nan=False, description="Keep rows with a score of at least this.")
+    keep_fraction: float | None = Field(
+        None, gt=0, le=1, description="Keep the best-scored fraction of all rows: a global quantile. Ties are kept."
+    )
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Threshold:
+        if (self.minimum is None) == (self.keep_fraction is None):
+            raise ValueError(
+                f"`minimum` is {self.minimum} and `keep_fraction` is {self.keep_fraction}; give exactly one of them"
+            )
+        return self
+
+
+class NearDuplicates(Section):
+    """Keep one row of each group of rows whose embeddings are nearly equal."""
+
+    reasons: ClassVar[dict[str, Reason]] = {
+        "near_duplicate": Reason(
+            "Another row's embedding is alike by the select's `threshold` or more.",
+            "The keeper is named; raise `threshold` to drop fewer.",
+        )
+    }
+
+    kind: Literal["near_duplicates"] = "near_duplicates"
+    embedding: Literal["image", "text"] = Field("image", description="Which embedding is compared.")
+    threshold: float = Field(0.95, gt=0, le=1, description="Cosine from which two rows count as near duplicates.")
+    keep_by: str | None = Field(
+        "alignment", description="Score whose highest value names the keeper; ties and null: lowest (file, row)."
+    )
+    bucket_rows: int = Field(
+        8192,
+        ge=2,
+        le=65536,
+        description="Rows per bucket, about. Pairs are looked for inside a bucket: with no more rows than this the "
+        "result is exact; larger buckets find more pairs for more work.",
+    )
+
+
+Select = Annotated[ExactDuplicates | Threshold | NearDuplicates, Field(discriminator="kind")]
