@@ -83,7 +83,7 @@ class DrawPlan:
         passes = -(-wanted // size) if size else 0
         which, turns = [], []
         for number in range(passes):
-            turn = number * size + unpermute(ordinals, size, self._seed("rows", group, number))
+            turn = number * size + unpermute(ordinals, size, seed_of(self.seed, "rows", group, number))
             drawn = np.flatnonzero(turn < wanted)
             which.append(drawn)
             turns.append(turn[drawn])
@@ -103,11 +103,45 @@ class DrawPlan:
             mine = in_round == number
             place = int(self.counts[number, :group].sum()) + turn[mine] - before_turn[number]
             size = int(self.counts[number].sum())
-            result[mine] = before_round[number] + permute(place, size, self._seed("round", number, 0))
+            result[mine] = before_round[number] + permute(place, size, seed_of(self.seed, "round", number, 0))
         return result
 
-    def _seed(self, *what: str | int) -> int:
-        return int(fingerprint({"seed": self.seed, "of": list(what)}), 16)
+    def rows_of(self, draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The rows behind some draws, the inverse of `draws_of`: no list of all draws is made.
+
+        Args:
+            draws: int64 `(n,)`, each in [0, `total`).
+
+        Returns:
+            `(group, ordinal)`, int64 `(n,)` each: the group, and the position among its surviving rows.
+        """
+        groups, ordinals = np.empty(len(draws), np.int64), np.empty(len(draws), np.int64)
+        ends = np.cumsum(self.counts.sum(axis=1))
+        in_round = np.searchsorted(ends, draws, side="right")
+        for number in np.unique(in_round).tolist():
+            mine = np.flatnonzero(in_round == number)
+            size = int(self.counts[number].sum())
+            place = unpermute(draws[mine] - (ends[number] - size), size, seed_of(self.seed, "round", number, 0))
+            group_ends = np.cumsum(self.counts[number])
+            group = np.searchsorted(group_ends, place, side="right")
+            before = self.counts[:number].sum(axis=0) - (group_ends - self.counts[number])
+            groups[mine] = group
+            ordinals[mine] = self._ordinals(group, place + before[group])
+        return groups, ordinals
+
+    def _ordinals(self, groups: np.ndarray, turns: np.ndarray) -> np.ndarray:
+        """Position among the rows of its group that each turn of it takes: int64 `(n,)`."""
+        result = np.empty(len(turns), np.int64)
+        passes, at = np.divmod(turns, np.maximum(1, self.rows[groups]))
+        for group, number in np.unique(np.stack((groups, passes)), axis=1).T.tolist():
+            mine = (groups == group) & (passes == number)
+            result[mine] = permute(at[mine], int(self.rows[group]), seed_of(self.seed, "rows", group, number))
+        return result
+
+
+def seed_of(seed: int, *what: str | int) -> int:
+    """The seed of one stream of random numbers."""
+    return int(fingerprint({"seed": seed, "of": list(what)}), 16)
 
 
 def shard_draws(plan: DrawPlan, rows: np.ndarray, groups: np.ndarray, offsets: np.ndarray) -> pa.Table:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
+
+from configs.methods.sample import Batches
+from storage import files
+from storage.steps import Step, parquet_bytes
+from tasks.sample.concepts import Labels, label_counts
 
 STEPS = pa.schema(
     [
@@ -20,9 +26,10 @@ STEPS = pa.schema(
         ("offered_rare", pa.int32()),
     ]
 )
-"""One row a batch: its rows; rows that are only fill; distinct concepts in it, in the batch that IID would have made of
-the same superbatch (its first b rows), and in the superbatch; the same three numbers of rare concepts: those in so few
-rows of the superbatch that IID is expected to keep less than one of them, F < B / b."""
+"""One row a batch: its rows; rows that are only fill, those without a concept among them; distinct concepts in it, in
+the batch that IID would have made of the same superbatch (its first b rows), and in the superbatch; the same three
+numbers of rare concepts: those in so few rows of the superbatch that IID is expected to keep less than one of them,
+F < B / b."""
 
 CONCEPTS = pa.schema(
     [("concept", pa.string()), ("offered", pa.int64()), ("wanted", pa.float64()), ("achieved", pa.int64())]
@@ -40,9 +47,62 @@ class Account(NamedTuple):
     """Columns of `CONCEPTS`."""
 
 
+def account(
+    labels: Labels,
+    frequencies: np.ndarray,
+    picks: Sequence[np.ndarray],
+    config: Batches,
+    *,
+    targets: np.ndarray | None = None,
+    fill: int = 0,
+) -> Account:
+    """Returns what a sampler did with one superbatch.
+
+    Args:
+        labels: Of the superbatch, with its words.
+        frequencies: F, int64 `(V,)`.
+        picks: Row indices, one array per rank.
+        config: Sizes of superbatch and batch.
+        targets: t, `(V,)`.
+        fill: Rows that are only fill.
+    """
+    share, quota = config.superbatch // config.world_size, config.batch_size // config.world_size
+    iid = (np.arange(0, config.superbatch, share)[:, None] + np.arange(quota)).ravel()
+    rows = np.concatenate(picks)
+    achieved, of_iid = (label_counts(labels.offsets, labels.ids, labels.size, some) for some in (rows, iid))
+    rare = frequencies * config.batch_size < config.superbatch
+    step = {"rows": len(rows), "fill": fill}
+    for name, held in (("", achieved > 0), ("iid_", of_iid > 0), ("offered_", frequencies > 0)):
+        step |= {f"{name}concepts": int(held.sum()), f"{name}rare": int((held & rare).sum())}
+    words = pa.array(np.arange(labels.size)) if labels.words is None else labels.words
+    columns = {
+        "concept": words.cast(pa.string()),
+        "offered": np.bincount(labels.ids, minlength=labels.size),
+        "wanted": pa.nulls(labels.size) if targets is None else targets,
+        "achieved": achieved,
+    }
+    return Account(step, pa.table([pa.array(columns[f.name]).cast(f.type) for f in CONCEPTS], schema=CONCEPTS))
+
+
 def summed(tables: Iterable[pa.Table]) -> pa.Table:
     """Sums by concept, in code-point order: the columns of `CONCEPTS`."""
     every = pa.concat_tables([CONCEPTS.empty_table(), *tables])
     sums = [(name, "sum") for name in ("offered", "wanted", "achieved")]
     total = every.group_by("concept", use_threads=False).aggregate(sums)
     return total.rename_columns(CONCEPTS.names).cast(CONCEPTS).sort_by("concept")
+
+
+def leave(step: Step, part: int, first: int, accounts: Sequence[Account]) -> None:
+    """Write the accounts of one part of the batch plan, whose first batch is number `first`."""
+    lines = [{"step": first + number, **one.step} for number, one in enumerate(accounts)]
+    for name, table in (
+        ("steps", pa.Table.from_pylist(lines, schema=STEPS)),
+        ("concepts", summed(one.concepts for one in accounts)),
+    ):
+        files.write_bytes(step.file(f"coverage/{name}-{part:05d}.parquet"), parquet_bytes(table))
+
+
+def read_concepts(step: Step, parts: int) -> pa.Table:
+    """The columns of `CONCEPTS`, summed over the parts of a batch plan; empty where the sampler left none."""
+    names = [f"coverage/concepts-{part:05d}" for part in range(parts)]
+    return summed(step.read(name) for name in names if files.exists(step.file(f"{name}.parquet")))

@@ -1,9 +1,10 @@
 """The greedy loop of CABS diversity maximisation (arXiv 2511.20643) over rows of concept ids in CSR form.
 
 A score never rises while counts grow: each of its terms falls, and rounding is monotone too. So the score a row had
-when last looked at bounds the one it has now, and only the row on top of a heap needs a fresh look: if its score, added
-up anew in list order, is what the heap says, no other row beats it. These are the picks of computing every score anew
-before every pick, ties included, without an inverted index and for a fraction of the work.
+when last looked at bounds the one it has now, and only the row that leads a tournament of these scores needs a fresh
+look: if its score, added up anew in list order, is the one it leads by, no other row beats it. Of equal scores the left
+one leads, which is the lower row. These are the picks of computing every score anew before every pick, ties included,
+without an inverted index and for a fraction of the work.
 """
 
 from __future__ import annotations
@@ -13,16 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-
-class Labels(NamedTuple):
-    """Concepts of n rows in CSR form, ids being ranks in a vocabulary of V concepts."""
-
-    offsets: np.ndarray
-    """int64 `(n + 1,)`: row i holds `ids[offsets[i]:offsets[i + 1]]`."""
-    ids: np.ndarray
-    """int32, repeats kept."""
-    size: int
-    """V."""
+NO_CAP = int(np.iinfo(np.int64).max)
 
 
 class Rule(NamedTuple):
@@ -36,54 +28,6 @@ class Rule(NamedTuple):
     """Value of a concept whose target is met, at most 0."""
     penalty: float
     """What a label of a full concept costs its row, in units of 3: inf voids the row, 1 puts it behind."""
-
-
-@njit(cache=True, nogil=True)
-def row_frequencies(offsets: np.ndarray, ids: np.ndarray, size: int) -> np.ndarray:
-    """Returns in how many rows each concept occurs, repeats within a row counted once: int64 `(size,)`."""
-    frequencies = np.zeros(size, np.int64)
-    last_row = np.full(size, -1, np.int64)
-    for row in range(len(offsets) - 1):
-        for at in range(offsets[row], offsets[row + 1]):
-            if last_row[ids[at]] != row:
-                last_row[ids[at]] = row
-                frequencies[ids[at]] += 1
-    return frequencies
-
-
-@njit(cache=True, nogil=True)
-def without_repeats(offsets: np.ndarray, ids: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns `(offsets, ids)` with each row's concepts once, in order of first occurrence."""
-    kept_offsets = np.zeros(len(offsets), np.int64)
-    kept = np.empty(offsets[-1] - offsets[0], ids.dtype)
-    last_row = np.full(size, -1, np.int64)
-    count = 0
-    for row in range(len(offsets) - 1):
-        for at in range(offsets[row], offsets[row + 1]):
-            if last_row[ids[at]] != row:
-                last_row[ids[at]] = row
-                kept[count] = ids[at]
-                count += 1
-        kept_offsets[row + 1] = count
-    return kept_offsets, kept[:count]
-
-
-@njit(cache=True, nogil=True, inline="always")
-def _sink(scores: np.ndarray, rows: np.ndarray, at: int, size: int) -> None:
-    """Moves the entry at `at` down to its place in the heap: larger score first, then lower row."""
-    score, row = scores[at], rows[at]
-    child = 2 * at + 1
-    while child < size:
-        other = child + 1
-        if other < size and (
-            scores[other] > scores[child] or (scores[other] == scores[child] and rows[other] < rows[child])
-        ):
-            child = other
-        if score > scores[child] or (score == scores[child] and row < rows[child]):
-            break
-        scores[at], rows[at] = scores[child], rows[child]
-        at, child = child, 2 * child + 1
-    scores[at], rows[at] = score, row
 
 
 @njit(cache=True, nogil=True, inline="always", error_model="numpy")
@@ -116,23 +60,28 @@ def pick_greedily(
     excess = np.zeros(len(targets))
     counts = np.zeros(len(targets), np.int64)
 
-    scores = np.empty(len(offsets) - 1)
-    rows = np.empty(len(offsets) - 1, np.int64)
-    size = 0
+    leaves = 1
+    while leaves < len(offsets) - 1:
+        leaves *= 2
+    tree = np.full(2 * leaves, -np.inf)  # node i is the larger of nodes 2i and 2i + 1; row i is node leaves + i
+    left = 0
     for row in range(len(offsets) - 1):
         if offsets[row + 1] > offsets[row]:
-            scores[size], rows[size] = _score(row, offsets, ids, value, excess), row
-            size += 1
-    for at in range(size // 2 - 1, -1, -1):
-        _sink(scores, rows, at, size)
+            tree[leaves + row] = _score(row, offsets, ids, value, excess)
+            left += 1
+    for node in range(leaves - 1, 0, -1):
+        tree[node] = max(tree[2 * node], tree[2 * node + 1])
 
-    picks = np.empty(min(quota, size), np.int64)
+    picks = np.empty(min(quota, left), np.int64)
     picked = 0
     within = 0
-    while picked < len(picks) and size > 0:
-        row = rows[0]
+    while picked < len(picks) and tree[1] > -np.inf:
+        node = 1
+        while node < leaves:
+            node = 2 * node + (tree[2 * node] != tree[1])
+        row = node - leaves
         score = _score(row, offsets, ids, value, excess)
-        if score > -np.inf and score == scores[0]:
+        if score == tree[1]:
             picks[picked] = row
             picked += 1
             within += score >= -0.5  # one label of a full concept makes it -1 or less
@@ -144,10 +93,9 @@ def pick_greedily(
                 if counts[c] >= rule.cap:
                     excess[c] = rule.penalty
             score = -np.inf
-        if score == -np.inf:  # picked or void: out of the heap
-            size -= 1
-            scores[0], rows[0] = scores[size], rows[size]
-        else:
-            scores[0] = score
-        _sink(scores, rows, 0, size)
+        tree[node] = score
+        while node > 1:
+            score = max(score, tree[node ^ 1])
+            node //= 2
+            tree[node] = score
     return picks[:picked], within

@@ -12,6 +12,8 @@ from storage.exchange import SHARD, spill, take
 from storage.shards import Shard
 from storage.steps import Step, parquet_bytes
 from storage.view import View
+from tasks.sample import coverage
+from tasks.sample.coverage import Account
 
 CARRIED = ("draw", "round", "row", "weight", "group", SHARD)
 
@@ -36,9 +38,14 @@ def pick_part(
     steps = (draws.num_rows if draws is not None else 0) // size
     first = part * (part_rows // size)
     picks, ranks, slots, lengths = [], [], [], []
+    accounts: list[Account] = []
     for number in range(steps):
         superbatch = draws.slice(number * size, size).select(method.needs)  # type: ignore[union-attr]
-        per_rank = method.pick(superbatch, first + number)
+        if hasattr(method, "pick_and_account"):
+            per_rank, told = method.pick_and_account(superbatch, first + number)
+            accounts.append(told)
+        else:
+            per_rank = method.pick(superbatch, first + number)
         picks += [number * size + indices for indices in per_rank]
         ranks += [np.full(len(indices), rank) for rank, indices in enumerate(per_rank)]
         slots += [np.arange(len(indices)) for indices in per_rank]
@@ -57,5 +64,7 @@ def pick_part(
         **{name: chosen[name] for name in ("row", "round", "weight", "group", SHARD)},
     }
     files.write_bytes(step.file(f"part-{part:05d}.parquet"), parquet_bytes(pa.table(columns)))
+    if accounts:
+        coverage.leave(step, part, first, accounts)
     counts = np.bincount(chosen["group"].to_numpy())
     step.commit(f"part-{part:05d}", rows=chosen.num_rows, steps=steps, groups=dict(enumerate(counts.tolist())))

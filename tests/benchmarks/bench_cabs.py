@@ -18,10 +18,12 @@ import numpy as np
 import pyarrow as pa
 
 from configs.methods import sample as methods
-from tasks.sample.cabs import CabsDm, CabsFm, encode, target_counts
-from tasks.sample.greedy import Rule, pick_greedily, row_frequencies
+from tasks.sample.cabs import CabsDm, CabsFm
+from tasks.sample.concepts import encode, row_frequencies
+from tasks.sample.greedy import Rule, pick_greedily
+from tasks.sample.targets import target_counts
 
-CONCEPTS, WORKERS, REPEATS = 12_253, 4, 15
+CONCEPTS, WORKERS, REPEATS, CAP = 12_253, 4, 15, 10
 CONFIG = methods.CabsDm(batch_size=4096, filter_ratio=0.8, world_size=WORKERS)
 
 
@@ -49,7 +51,7 @@ def python_heap(rows: list[list[int]], quota: int, targets: list[int], frequenci
         for c in row:
             t, n = targets[c], counts[c]
             total += (t - n) / t + 1 / frequencies[c] if n < t else -0.5
-            full += n >= CONFIG.maximum
+            full += n >= CAP
         return total / len(row) - 3.0 * full
 
     scores = {i: score(row) for i, row in enumerate(rows) if row}
@@ -92,9 +94,9 @@ def measure(mean_labels: float) -> None:
         "list<dictionary>": pa.table({"concepts": pa.ListArray.from_arrays(arrow.offsets, words)}),
     }
     labels = encode(arrow)
-    frequencies = row_frequencies(*labels)
+    frequencies = row_frequencies(labels.offsets, labels.ids, labels.size)
     targets = target_counts(labels.size, CONFIG.batch_size)
-    rule = Rule(repeats=True, cap=CONFIG.maximum, met=-0.5, penalty=1.0)
+    rule = Rule(repeats=True, cap=CAP, met=-0.5, penalty=1.0)
 
     def kernel() -> list[np.ndarray]:
         starts = range(0, CONFIG.superbatch, share)
@@ -111,11 +113,11 @@ def measure(mean_labels: float) -> None:
     )
     assert [picks.tolist() for picks in kernel()] == expected
     for table in tables.values():
-        batch, filled = sampler.pick_with_fill(table, 0)
+        batch, told = sampler.pick_and_account(table, 0)
         assert [(picks - rank * share).tolist() for rank, picks in enumerate(batch)] == expected
     print(
         f"{len(labels.ids) / CONFIG.superbatch:.2f} labels a row, {labels.size:,} concepts occur; picks equal the "
-        f"Python heap's on all {WORKERS} workers; fill share {sum(filled) / CONFIG.batch_size:.1%}"
+        f"Python heap's on all {WORKERS} workers; fill share {told.step['fill'] / CONFIG.batch_size:.1%}"
     )
     chosen = {
         name: np.concatenate([labels.ids[labels.offsets[i] : labels.offsets[i + 1]] for i in indices])
@@ -144,7 +146,7 @@ def main() -> None:
     print(f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}, one thread used")
     print(
         f"B = {CONFIG.superbatch:,}, b = {CONFIG.batch_size:,}, {WORKERS} workers, {CONCEPTS:,} Zipf concepts, "
-        f"cap {CONFIG.maximum}, released variant with fill\n"
+        f"cap {CAP}, released variant with fill\n"
     )
     for mean_labels in (3, 5):
         measure(mean_labels)

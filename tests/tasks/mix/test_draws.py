@@ -68,3 +68,17 @@ def test_static_proportions():
         StaticMix(Config({"a": 1, "c": 1}), seed=0).plan(groups, 8, None)
     with pytest.raises(ValueError, match="one of the groups needs a share above 0"):
         StaticMix(Config({"a": 0}), seed=0).plan(groups, 8, None)
+
+
+@given(
+    counts=st.lists(st.lists(st.integers(0, 30), min_size=3, max_size=3), min_size=1, max_size=3),
+    rows=st.lists(st.integers(1, 12), min_size=3, max_size=3),
+    seed=st.integers(0, 5),
+)
+def test_rows_of_draws_is_the_inverse_of_draws_of_rows(counts, rows, seed):
+    plan = DrawPlan(np.array(counts), np.array(rows), seed)
+    groups, ordinals = plan.rows_of(np.arange(plan.total))
+    for group, size in enumerate(rows):
+        which, draw, _ = plan.draws_of(group, np.arange(size))
+        assert (groups[draw] == group).all() and ordinals[draw].tolist() == which.tolist()
+    assert len(plan.rows_of(np.empty(0, np.int64))[0]) == 0

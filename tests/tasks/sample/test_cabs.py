@@ -197,6 +197,69 @@ def test_frequent_with_equal_lengths_keeps_the_first():
     assert select_frequent([["x", "y"]] * 9, 5).tolist() == [0, 1, 2, 3, 4]
 
 
+@settings(max_examples=100)
+@given(some_rows, st.integers(1, 25), st.integers(1, 4), st.sampled_from(["released", "printed"]))
+def test_gains_lie_in_bounds_and_never_rise(rows, b, maximum, variant):
+    """The bounds that the kernel stands on, by the formula itself along its picks."""
+    sets = [list(dict.fromkeys(row)) for row in rows] if variant == "printed" else rows
+    names = sorted({c for row in rows for c in row})
+    targets = dict(zip(names, target_counts(len(names), b, maximum=maximum).tolist(), strict=True))
+    frequency = {c: sum(c in row for row in rows) for c in names}
+    met, counts = 0.0 if variant == "printed" else -0.5, dict.fromkeys(names, 0)
+
+    def gains():
+        worth = {
+            c: (targets[c] - n) / targets[c] + 1 / frequency[c] if n < targets[c] else met for c, n in counts.items()
+        }
+        return np.array([sum(worth[c] for c in row) / len(row) if row else met for row in sets])
+
+    before = gains()
+    for pick in select_diverse(rows, b, maximum=maximum, variant=variant):
+        for c in sets[pick]:
+            counts[c] += 1
+        now = gains()
+        assert (now <= before).all() and (now >= -0.5).all() and (before <= 2).all()
+        before = now
+
+
+def test_a_unique_concept_is_worth_two_the_most_there_is():
+    rows = [["a"], ["a", "b"], ["b"], ["only"], ["a", "b"]]
+    assert select_diverse(rows, 3)[0] == 3
+    assert select_diverse([["a", "only"], ["rare"], ["a"]], 1).tolist() == [1], "1.75 and 2"
+
+
+@settings(max_examples=60)
+@given(st.integers(2, 6), st.integers(1, 8), st.data())
+def test_singletons_of_equal_frequency_take_turns(concepts, each, data):
+    rows = data.draw(st.permutations([[c] for c in range(concepts) for _ in range(each)]))
+    b = data.draw(st.integers(1, concepts * each))
+    t = target_counts(concepts, b)
+    counts = np.zeros(concepts, int)
+    for pick in select_diverse(rows, b):
+        if (counts < t).all():
+            assert counts.max() - counts.min() <= 1
+        counts[rows[pick][0]] += 1
+
+
+@settings(max_examples=60)
+@given(st.lists(st.lists(st.integers(0, 12), min_size=1, max_size=4, unique=True), min_size=1, max_size=20))
+def test_a_cap_of_one_is_greedy_set_packing(rows):
+    frequency = {c: sum(c in row for row in rows) for row in rows for c in row}
+    left, expected = list(range(len(rows))), []
+    while left:
+        best = max(left, key=lambda i: (sum(1 + 1 / frequency[c] for c in rows[i]) / len(rows[i]), -i))
+        expected.append(best)
+        left = [i for i in left if not set(rows[i]) & set(rows[best])]
+    assert select_diverse(rows, len(rows), maximum=1).tolist() == expected
+
+
+def test_rows_without_concepts_come_after_every_row_that_is_chosen_or_void():
+    rows = [[], ["a"], [], ["a"], ["a", "b"], []]
+    picks = select_diverse(rows, 5, maximum=1).tolist()
+    assert picks[0] == 4 and sorted(picks[1:]) == [0, 2, 5], "rows 1 and 3 are void"
+    assert select_diverse(rows, 6, maximum=1, fill=True).tolist() == [4, 1, 3, 0, 2, 5]
+
+
 def test_first_pick_has_the_rarest_concepts_whatever_the_targets():
     rows = zipf_rows(np.random.default_rng(2), 300, 200)
     frequency = {c: sum(c in row for row in rows) for c in range(200)}
@@ -353,19 +416,21 @@ def test_diverse_sampler_shares_targets_and_frequencies_among_ranks(variant, wor
     config = methods.CabsDm(batch_size=80, filter_ratio=0.6, world_size=world_size, variant=variant, maximum=2)
     sampler = load(METHODS, config, seed=1)
     assert isinstance(sampler, CabsDm) and sampler.needs == ("concepts",) and sampler.independent
-    batch, filled = sampler.pick_with_fill(superbatch_of(rows), 0)
+    batch, told = sampler.pick_and_account(superbatch_of(rows), 0)
 
     names = sorted({c for row in rows for c in row})
     targets = dict(zip(names, target_counts(len(names), 80, maximum=2).tolist(), strict=True))
     frequencies = {c: sum(c in row for row in rows) for c in names}
     share, quota = 200 // world_size, 80 // world_size
-    for rank, (picks, extra) in enumerate(zip(batch, filled, strict=True)):
+    filled = 0
+    for rank, picks in enumerate(batch):
         own = rows[rank * share : (rank + 1) * share]
         rule = {"maximum": 2, "variant": variant, "targets": targets, "frequencies": frequencies}
         assert (picks - rank * share).tolist() == brute_force(own, quota, fill=True, **rule)
         greedy = [i for i in brute_force(own, quota, **rule) if own[i]]
-        assert extra == quota - len(greedy)
-    assert (sum(filled) > 0) == (variant == "released"), "the cap of 2 binds"
+        filled += quota - len(greedy)
+    assert told.step["fill"] == filled and told.step["rows"] == 80
+    assert (filled > 0) == (variant == "released"), "the cap of 2 binds"
     assert [p.tolist() for p in sampler.pick(superbatch_of(rows), 7)] == [p.tolist() for p in batch]
 
 
@@ -388,5 +453,5 @@ def test_samplers_refuse_a_superbatch_of_another_size():
 
 
 def test_diverse_sampler_refuses_crossed_bounds():
-    with pytest.raises(ValueError, match="`minimum` is 5; it must be at most `maximum`"):
-        load(METHODS, methods.CabsDm.model_construct(batch_size=4, minimum=5, maximum=4), seed=0)
+    with pytest.raises(ValueError, match="`minimum` is 5; it must not exceed `maximum`, which is 4"):
+        methods.CabsDm(batch_size=4, minimum=5, maximum=4)

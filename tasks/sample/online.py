@@ -1,0 +1,248 @@
+"""Concept-aware batches in a training loop: what the `sample` stage does, from sidecars alone and step by step.
+
+    sampler = ConceptBatchSampler(read_sidecars(urls), CabsDm(batch_size=4096, world_size=4), rank=rank)
+    loader = DataLoader(dataset, batch_sampler=sampler, num_workers=8)
+
+Nothing of an epoch is laid out before it begins: the draws of a superbatch are computed when it is due, by the same
+permutations that the mix stage uses, and its picks by the same sampler. So the batches are those of the flow for the
+same seed. Only training jobs import this file, hence torch at the top.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch.utils.data import Sampler
+
+from configs.errors import MixError
+from configs.methods.sample import Batches
+from storage import files, manifests
+from storage.steps import Step
+from tasks import load, sample
+from tasks.mix.draws import DrawPlan, seed_of
+from tasks.mix.permutation import permute
+from tasks.sample.concepts import Concepts, Labels, encode, encode_chunks, gather
+
+
+def read_sidecars(urls: Iterable[str]) -> Labels:
+    """The concepts of a data set from its annotate sidecars, in the order of `urls`: 8 bytes a row, 4 a label.
+
+    Raises:
+        MixError: A sidecar is missing, or has no column `concepts`.
+    """
+    return encode_chunks(_concepts(url) for url in urls)
+
+
+def _concepts(url: str) -> pa.ChunkedArray:
+    if not files.exists(url):
+        raise MixError(f"{url} is missing: this shard has no concepts yet; run `mixwright curate`, which annotates it")
+    try:
+        return files.read_table(url, ["concepts"])["concepts"]
+    except (KeyError, pa.ArrowInvalid) as error:
+        raise MixError(f"{url} is no annotate sidecar: its column `concepts` cannot be read: {error}") from error
+
+
+class ConceptBatchSampler(Sampler[list[int]]):
+    """The batches of one rank, each a list of indices into the data set, in order of selection.
+
+    Epoch 0 is what the flow samples with `seed`; every further one has the same draws in another seeded order.
+    `set_epoch` names the epoch of the next pass. All ranks compute their own part of the same superbatch, from targets
+    and frequencies of the whole of it; nothing is sent between them.
+    """
+
+    def __init__(
+        self,
+        concepts: Concepts | Labels,
+        config: Batches,
+        *,
+        rows: np.ndarray | None = None,
+        draws: np.ndarray | int | None = None,
+        seed: int = 0,
+        rank: int | None = None,
+        world_size: int | None = None,
+        start: int = 0,
+    ) -> None:
+        """Encode the concepts, unless they are.
+
+        Args:
+            concepts: Of every row of the data set; see `tasks.sample.concepts.encode`. A row may have none.
+            config: `CabsDm`, `CabsFm` or `Iid`, with the sizes of batch and superbatch, all ranks together.
+            rows: int64: the rows to draw from, ascending; null: all.
+            draws: How many draws an epoch has; null: one a row. Or int64 `(draws,)`, the row of each draw of epoch 0.
+            seed: As in the flow's configuration.
+            rank: Of this trainer; null: torch.distributed's where it is initialised, else 0.
+            world_size: Of the training job; null: torch.distributed's where it is initialised, else the config's.
+            start: Steps that have been trained already: the first pass begins after them.
+        """
+        running = torch.distributed.is_available() and torch.distributed.is_initialized()
+        size = world_size or (torch.distributed.get_world_size() if running else config.world_size)
+        self.config = _resized(config, size)
+        if rank is None and not running and size > 1:
+            raise ValueError(f"`rank` is None and `world_size` {size}; say which of the {size} this trainer is")
+        self.rank = rank if rank is not None else torch.distributed.get_rank() if running else 0
+        if not 0 <= self.rank < size:
+            raise ValueError(f"`rank` is {self.rank}; it must be in [0, {size}), the `world_size`")
+        self._labels = concepts if isinstance(concepts, Labels) else encode(concepts)
+        self._rows, self._order, self.seed, self.epoch = rows, None, seed, 0
+        count = len(self._labels.offsets) - 1 if rows is None else len(rows)
+        if isinstance(draws, np.ndarray):
+            self._order, total = draws, len(draws)
+        else:
+            total = count if draws is None else draws
+            self._plan = DrawPlan(np.array([[total]]), np.array([count]), seed)
+        self.draws, self.steps = total, total // self.config.superbatch
+        if not 0 <= start <= self.steps:
+            raise ValueError(f"`start` is {start}; it must be in [0, {self.steps}], the steps of an epoch")
+        self._method = load(sample.METHODS, self.config, seed=seed)
+        if set(self._method.needs) - {"concepts"}:
+            raise ValueError(f"`config` is {config.kind}, which needs more than concepts; take cabs_dm, cabs_fm or iid")  # type: ignore[attr-defined]
+        self._first = self._next = start
+
+    @classmethod
+    def of_mix(cls, url: str, *, rank: int | None = None, start: int = 0) -> ConceptBatchSampler:
+        """The sampler that goes through the superbatches of a mix again, from the sidecars in its store.
+
+        Indices count the rows of the input files end to end, those of `mix.json`'s `parents` in their order, damaged
+        files left out. The batches of epoch 0 are those of the mix.
+
+        Args:
+            url: The folder of a mix.
+            rank: As above.
+            start: As above.
+
+        Raises:
+            MixError: It is no mix, or was not annotated, or what it was made of is gone from the store.
+        """
+        manifest = manifests.read(url)
+        steps = {one["stage"]: _step(manifest, one) for one in manifest["steps"]}
+        if "annotate" not in steps:
+            raise MixError(f"{url} was made without `annotate`: there are no concepts to go by")
+        damaged = {one["file"] for one in manifest["damaged"]}
+        starts: dict[str, int] = {}
+        first, parents = 0, []
+        for one in (parent for parent in manifest["parents"] if parent["file"] not in damaged):
+            starts.setdefault(one["digest"], first)  # a second file with the same content is not drawn from
+            parents.append(one)
+            first += one["rows"]
+        concepts = read_sidecars(steps["annotate"].file(f"{one['digest']}.parquet") for one in parents)
+        config = _sampler_config(manifest["config"]["sample"])
+        draws = _order(steps["mix"], starts)
+        return cls(concepts, config, draws=draws, seed=manifest["seed"], rank=rank, start=start)
+
+    def __len__(self) -> int:
+        """Steps that the next pass yields."""
+        return self.steps - self._first
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """Yields the indices of this rank's part of each batch."""
+        self._next, self._first = self._first, 0
+        while self._next < self.steps:
+            rows = self._drawn(
+                np.arange(self._next * self.config.superbatch, (self._next + 1) * self.config.superbatch)
+            )
+            step = self._next + self.epoch * self.steps
+            self._next += 1
+            yield rows[self._pick(self._superbatch(rows), step)].tolist()
+
+    def set_epoch(self, epoch: int) -> None:
+        """The next pass is of this epoch, from its beginning."""
+        if epoch < 0:
+            raise ValueError(f"`epoch` is {epoch}; it must be at least 0")
+        if epoch != self.epoch:
+            self.epoch, self._first, self._next = epoch, 0, 0
+
+    def state_dict(self) -> dict[str, int]:
+        """Where the current pass stands: the steps it has yielded.
+
+        A DataLoader with workers asks ahead of what it hands out; torchdata's StatefulDataLoader accounts for that.
+        With a plain one, count the steps you train and pass them as `start`.
+        """
+        return {"epoch": self.epoch, "step": self._next, **self._identity()}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """The next pass, and only that, goes on from `state`. The number of ranks may be another one.
+
+        Raises:
+            ValueError: The state is of another seed, data set or superbatch.
+        """
+        for name, mine in self._identity().items():
+            if state[name] != mine:
+                raise ValueError(f"`state` was saved with {name} {state[name]}; this sampler has {mine}")
+        self.epoch = state["epoch"]
+        self._first = self._next = state["step"]
+
+    def _identity(self) -> dict[str, int]:
+        config = self.config
+        return {
+            "seed": self.seed,
+            "rows": len(self._labels.offsets) - 1,
+            "draws": self.draws,
+            "superbatch": config.superbatch,
+            "batch_size": config.batch_size,
+        }
+
+    def _pick(self, superbatch: pa.Table, step: int) -> np.ndarray:
+        if hasattr(self._method, "pick_rank"):
+            return self._method.pick_rank(superbatch, step, self.rank)
+        return self._method.pick(superbatch, step)[self.rank]
+
+    def _drawn(self, numbers: np.ndarray) -> np.ndarray:
+        """The row of each of these draws of the current epoch, int64."""
+        if self.epoch:
+            numbers = permute(numbers, self.draws, seed_of(self.seed, "epoch", self.epoch))
+        if self._order is not None:
+            return self._order[numbers]
+        rows = self._plan.rows_of(numbers)[1]
+        return rows if self._rows is None else self._rows[rows]
+
+    def _superbatch(self, rows: np.ndarray) -> pa.Table:
+        offsets, ids = gather(self._labels.offsets, self._labels.ids, rows)
+        words = self._labels.words
+        values = pa.array(ids) if words is None else pa.DictionaryArray.from_arrays(ids, words)
+        return pa.table({"concepts": pa.ListArray.from_arrays(pa.array(offsets), values)})
+
+
+def _resized(config: Batches, world_size: int) -> Batches:
+    """The configuration for another number of ranks: the same batch and superbatch, shared out anew."""
+    if world_size == config.world_size:
+        return config
+    fields = config.model_dump() | {"world_size": world_size}
+    if config.superbatch_size is not None:
+        del fields["batch_size"]  # it is computed
+    resized = type(config)(**fields)
+    if (resized.superbatch, resized.batch_size) != (config.superbatch, config.batch_size):
+        raise ValueError(
+            f"`world_size` is {world_size}, among which a superbatch of {config.superbatch} draws and a batch of "
+            f"{config.batch_size} rows cannot be shared out evenly"
+        )
+    return resized
+
+
+def _step(manifest: dict, one: dict) -> Step:
+    return Step(manifest["config"]["store"], one["stage"], one["kind"], one["fingerprint"])
+
+
+def _sampler_config(section: dict) -> Batches:
+    """The section of a manifest as its model."""
+    from pydantic import TypeAdapter
+
+    from configs.methods.sample import Sample
+
+    return TypeAdapter(Sample).validate_python(section)
+
+
+def _order(mixed: Step, starts: dict[str, int]) -> np.ndarray:
+    """The row of each draw of a mix, int64 `(draws,)`; `starts` has the first row of each shard by digest."""
+    parts = []
+    for digest, first in starts.items():
+        if not files.exists(mixed.file(f"{digest}.parquet")):
+            raise MixError(f"{mixed.url} has no draws of shard {digest}; run the mix's configuration again")
+        table = mixed.read(digest, ["draw", "row"])
+        parts.append((table["draw"].to_numpy(), first + table["row"].to_numpy()))
+    order = np.full(sum(len(draws) for draws, _ in parts), -1, np.int64)
+    for draws, rows in parts:
+        order[draws] = rows
+    return order

@@ -1,0 +1,159 @@
+"""Target distributions: how often a batch should hold each concept (CABS, arXiv 2511.20643, and shapes of our own).
+
+The released rule divides the batch evenly and caps it, so with thousands of concepts every target is 1 or 2. The other
+shapes are ours: counts in proportion to weights, which add up to the labels that a batch is expected to hold, for if
+they added up to its rows, rows of several concepts would use them up long before the batch is full.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from configs.errors import ConfigError
+from configs.methods import sample as methods
+from storage import files
+from tasks.mix.draws import largest_remainder
+from tasks.sample.concepts import Labels, row_frequencies
+
+
+def target_counts(num_concepts: int, batch_size: int, *, minimum: int = 1, maximum: int = 10) -> np.ndarray:
+    """Returns how often a batch should hold each concept: int64 `(num_concepts,)`, by rank of the concept.
+
+    t_i = b // V + [i < b mod V], clipped to [minimum, maximum]. If the sum then exceeds b:
+    t_i = max(1, min(t_i b // sum, maximum)), whose sum may still exceed b, as V > b gives all ones.
+
+    Args:
+        num_concepts: V, distinct concepts of the whole superbatch.
+        batch_size: b, rows of the batch, all workers together.
+        minimum: Smallest target.
+        maximum: Largest target.
+    """
+    at_least(num_concepts=(num_concepts, 0), batch_size=(batch_size, 1), minimum=(minimum, 0), maximum=(maximum, 1))
+    if minimum > maximum:
+        raise ValueError(f"`minimum` is {minimum}; it must be at most `maximum`, which is {maximum}")
+    share, remainder = divmod(batch_size, max(1, num_concepts))
+    targets = np.full(num_concepts, share, dtype=np.int64)
+    targets[:remainder] += 1
+    targets = np.clip(targets, minimum, maximum)
+    total = int(targets.sum())
+    if total > batch_size:
+        targets = np.clip(targets * batch_size // total, 1, maximum)
+    return targets
+
+
+def shaped_counts(weights: np.ndarray, total: int, *, minimum: int = 1, maximum: int | None = None) -> np.ndarray:
+    """Returns counts in proportion to weights: int64 `(V,)`.
+
+    t_c = w_c / sum(w) of `total` by largest remainder (ties: lower rank), then at least `minimum` where w_c > 0, so
+    that a rare concept is still wanted, at most `maximum`, and 0 where w_c = 0.
+
+    Args:
+        weights: float `(V,)`, finite, at least 0.
+        total: Labels that the batch is expected to hold.
+        minimum: Smallest target of a concept with a weight.
+        maximum: Largest target.
+    """
+    weights = np.asarray(weights, np.float64)
+    if not (np.isfinite(weights) & (weights >= 0)).all():
+        raise ValueError("`weights` holds a number that is negative or not finite")
+    if not weights.any():
+        return np.zeros(len(weights), np.int64)
+    counts = np.maximum(largest_remainder(weights / weights.sum(), total), minimum)
+    return np.where(weights > 0, counts if maximum is None else np.minimum(counts, maximum), 0)
+
+
+class Target:
+    """The target distribution of a `cabs_dm` section.
+
+    Attributes:
+        file_weights: Concept -> weight as the file has it.
+        named: Concepts that the section names, in code-point order: some may be unknown to the data.
+    """
+
+    def __init__(self, config: methods.CabsDm) -> None:
+        """Read the file of weights, if there is one.
+
+        Raises:
+            ConfigError: There is no such file, or a line of it is no concept, tab, weight.
+        """
+        self._config = config
+        shape = config.targets
+        self.file_weights = read_weights(shape.path) if isinstance(shape, methods.FileTargets) else {}
+        self._factors = {} if isinstance(shape, methods.ReleasedTargets) else shape.factors
+        self.named = sorted({*self.file_weights, *self._factors})
+
+    def counts(self, labels: Labels) -> np.ndarray:
+        """Returns int64 `(V,)` for the concepts of one superbatch, all workers together."""
+        config, shape = self._config, self._config.targets
+        if isinstance(shape, methods.ReleasedTargets):
+            limit = config.batch_size if config.cap is None else config.cap
+            return target_counts(labels.size, config.batch_size, minimum=config.minimum, maximum=limit)
+        rows = int(np.count_nonzero(np.diff(labels.offsets)))
+        total = round(config.batch_size * len(labels.ids) / max(1, rows))
+        return shaped_counts(self.weights(labels), total, minimum=config.minimum, maximum=config.cap)
+
+    def weights(self, labels: Labels) -> np.ndarray:
+        """Returns the weight of each concept of a superbatch, float64 `(V,)`; needs `labels.words` for names."""
+        shape = self._config.targets
+        weights = np.ones(labels.size)
+        if isinstance(shape, methods.NaturalTargets):
+            weights = row_frequencies(labels.offsets, labels.ids, labels.size).astype(np.float64) ** shape.exponent
+        elif isinstance(shape, methods.FileTargets):
+            weights = _looked_up(labels.words, self.file_weights, shape.others)
+        return weights * _looked_up(labels.words, self._factors, 1.0) if self._factors else weights
+
+
+def _looked_up(words: pa.Array | None, known: Mapping[str, float], other: float) -> np.ndarray:
+    """Returns the value of each word, float64 `(V,)`."""
+    if words is None:
+        raise ValueError("`concepts` are integers; targets that name concepts need strings")
+    at = pc.index_in(words, pa.array(list(known), words.type)).to_numpy(zero_copy_only=False)
+    values = np.array([*known.values(), other])
+    return values[np.where(np.isnan(at), len(known), at).astype(np.int64)]
+
+
+def read_weights(url: str) -> dict[str, float]:
+    """Returns concept -> weight of a text file with lines of concept, tab, weight; empty lines are skipped.
+
+    Raises:
+        ConfigError: There is no such file, it is not UTF-8 or empty, or a line of it is malformed or repeats a concept.
+    """
+    if not files.exists(url):
+        raise ConfigError(f"`sample.targets.path` is {url!r}; there is no such file")
+    try:
+        lines = files.read_bytes(url).decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"`sample.targets.path` is {url!r}, which is not UTF-8 text: {error}") from error
+    weights: dict[str, float] = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        concept, tab, weight = line.rpartition("\t")
+        concept = concept.strip()
+        if not tab or not concept:
+            raise ConfigError(f"{url}, line {number}: {line!r} has no tab between concept and weight")
+        try:
+            value = float(weight)
+        except ValueError:
+            value = np.nan
+        if not np.isfinite(value) or value < 0:
+            raise ConfigError(
+                f"{url}, line {number}: the weight is {weight.strip()!r}; it must be a number of at least 0"
+            )
+        if concept in weights:
+            raise ConfigError(f"{url}, line {number}: {concept!r} has a weight already")
+        weights[concept] = value
+    if not weights:
+        raise ConfigError(f"`sample.targets.path` is {url!r}; there is no line of concept, tab, weight in it")
+    return weights
+
+
+def at_least(**bounds: tuple[int, int]) -> None:
+    """Raises ValueError for the first `name=(value, bound)` that is no integer or below its bound."""
+    for name, (value, bound) in bounds.items():
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < bound:
+            raise ValueError(f"`{name}` is {value!r}; it must be an integer of at least {bound}")
