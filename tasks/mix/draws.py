@@ -133,8 +133,10 @@ class DrawPlan:
         """Position among the rows of its group that each turn of it takes: int64 `(n,)`."""
         result = np.empty(len(turns), np.int64)
         passes, at = np.divmod(turns, np.maximum(1, self.rows[groups]))
-        for group, number in np.unique(np.stack((groups, passes)), axis=1).T.tolist():
-            mine = (groups == group) & (passes == number)
+        which = passes * len(self.rows) + groups
+        for one in np.unique(which).tolist():
+            number, group = divmod(one, len(self.rows))
+            mine = np.flatnonzero(which == one)
             result[mine] = permute(at[mine], int(self.rows[group]), seed_of(self.seed, "rows", group, number))
         return result
 

@@ -15,6 +15,9 @@ Concepts: TypeAlias = (
     "Sequence[Sequence[str] | None] | Sequence[Sequence[int] | None] | np.ndarray | pa.Array | pa.ChunkedArray"
 )
 
+SPARSE = 16
+"""Ids this many times larger than there are labels are sorted, not counted."""
+
 
 class Labels(NamedTuple):
     """Concepts of n rows in CSR form, ids being ranks in a vocabulary of V concepts."""
@@ -46,8 +49,8 @@ def encode(concepts: Concepts, size: int | None = None) -> Labels:
         if len(ids) and ids.min() < 0:
             raise ValueError(f"`concepts` holds {ids.min()}; an id must be at least 0")
         if size is None:
-            vocabulary, ids = np.unique(ids, return_inverse=True)
-            return Labels(offsets, ids.astype(np.int32), len(vocabulary))
+            ids, distinct = _compact(ids)
+            return Labels(offsets, ids, distinct)
         if len(ids) and ids.max() >= size:
             raise ValueError(f"`concepts` holds {ids.max()}; it must be below {size}, as in `targets`/`frequencies`")
         return Labels(offsets, ids.astype(np.int32), size)
@@ -82,6 +85,15 @@ def split(concepts: Concepts) -> tuple[np.ndarray, pa.Array]:
     if odd:
         raise ValueError(f"`concepts` holds {odd[0]!r}; concepts must be all strings or all integers")
     return lengths, pa.array(flat, pa.int64())
+
+
+def _compact(ids: np.ndarray) -> tuple[np.ndarray, int]:
+    """Returns the rank of each id among those that occur, int32, and how many these are."""
+    if len(ids) and ids.max() > SPARSE * len(ids):
+        vocabulary, inverse = np.unique(ids, return_inverse=True)
+        return inverse.astype(np.int32), len(vocabulary)
+    ranks = np.cumsum(np.bincount(ids) > 0, dtype=np.int32) - 1
+    return ranks[ids], int(ranks[-1]) + 1 if len(ranks) else 0
 
 
 def _ranks(values: pa.Array) -> tuple[np.ndarray, pa.Array]:

@@ -200,7 +200,8 @@ class ConceptBatchSampler(Sampler[list[int]]):
 
     def _superbatch(self, rows: np.ndarray) -> pa.Table:
         offsets, ids = gather(self._labels.offsets, self._labels.ids, rows)
-        words = self._labels.words
+        words = self._labels.words if getattr(self._method, "named", None) else None
+        # Ids are ranks already; words are looked at only where the configuration names some.
         values = pa.array(ids) if words is None else pa.DictionaryArray.from_arrays(ids, words)
         return pa.table({"concepts": pa.ListArray.from_arrays(pa.array(offsets), values)})
 
