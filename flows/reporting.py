@@ -22,7 +22,14 @@ from tasks.groups import ItemsFailed
 from tasks.report import pages
 from tasks.report.costs import machine
 from tasks.report.subject import Subject
-from tasks.report.task import choose_shown, collect_blocks, survey_blocks, write_report
+from tasks.report.task import (
+    choose_examples,
+    choose_shown,
+    collect_blocks,
+    find_blocks,
+    survey_blocks,
+    write_report,
+)
 
 if TYPE_CHECKING:
     from flows.emitting import Plan
@@ -45,7 +52,13 @@ def report(run: Run, plan: Plan, subject: Subject, manifest: dict[str, Any], ear
     with timed(run, "report"):
         run.each(survey_blocks, "blocks", cut, subject=subject)
         values = {name: [one["value"] for one in cuts if one["score"] == name] for name in subject.scores}
-        run.once(choose_shown, subject=subject, block_count=len(cut), cuts=values)
+        chosen = run.once(choose_shown, subject=subject, block_count=len(cut), cuts=values)
+        if chosen["warning"]:
+            run.notes.append(chosen["warning"])
+            run.log(f"report: {chosen['warning']}")
+        if chosen["more"] or chosen["less"]:
+            run.each(find_blocks, "blocks", cut, subject=subject)
+            run.once(choose_examples, subject=subject, block_count=len(cut))
         run.each(collect_blocks, "blocks", cut, subject=subject)
         surveys = [subject.step.facts(f"survey-{number:05d}") for number, _ in cut]
         summary = summarise(run, plan, manifest, surveys, earlier) | {"cuts": cuts}
@@ -91,7 +104,7 @@ def redraw(mix: str, settings: dict[str, Any]) -> str:
 
 def subject_of(run: Run, plan: Plan, url: str) -> Subject:
     """What the report's tasks need to know."""
-    settings = run.config.report
+    settings, sampler = run.config.report, run.config.sample
     made = {"version": plan.version, "mix": files.absolute(url), "settings": settings.model_dump(mode="json")}
     scored = [name for one in plan.planned if one.step.stage == "score" for name in one.method.provides]
     judged = [one.config.score for one in plan.planned if one.config.kind == "threshold"]
@@ -102,6 +115,10 @@ def subject_of(run: Run, plan: Plan, url: str) -> Subject:
         repeated=frozenset(plan.keeper_of),
         damaged=frozenset(plan.damaged),
         scores=tuple(dict.fromkeys([*scored, *judged])),
+        sample=plan.sample,
+        parts=tuple(plan.sampled["parts"]),
+        steps=plan.sampled["steps"],
+        capped=sampler.kind == "cabs_dm" and sampler.variant == "released" and sampler.cap is not None,
         settings=settings,
         max_pixels=getattr(run.config.embed, "max_pixels", MAX_PIXELS),
     )

@@ -23,6 +23,7 @@ WIDTH = 6.4
 COLOURS = {"kept": "#2f6fb3", "dropped": "#a3acba", "quarantined": "#c4501b"}
 INK, LINE, BEFORE, CUT = "#1d2330", "#dfe3ea", "#c3cad4", "#b3261e"
 MOST_SCORES = 8
+LABELS = {"offered": "offered", "wanted": "target", "achieved": "achieved"}
 
 
 def funnel_png(summary: Mapping[str, Any]) -> bytes:
@@ -77,6 +78,44 @@ def concepts_png(summary: Mapping[str, Any], *, top: int = 40) -> bytes:
         axes.grid(axis="x" if axes is bars else "both", color=LINE, linewidth=0.7)
         axes.set_axisbelow(True)
     _legend(figure, curve)
+    return _png(figure)
+
+
+def coverage_png(summary: Mapping[str, Any]) -> bytes:
+    """Distinct and rare concepts per batch over the steps, and the shares of the labels by rank."""
+    from matplotlib.ticker import MaxNLocator
+
+    told = summary["coverage"]
+    series = [name for name in ("concepts", "rare") if told["mean"][f"offered_{name}"]]
+    figure, panels = _figure([2.4] * len(series) + [2.8])
+    last = told["steps"] - 1
+    ends = [*(step - 1 for step in told["first"][1:]), last]
+    middles = [(a + b) / 2 for a, b in zip(told["first"], ends, strict=True)]
+    for axes, name in zip(panels, series, strict=False):
+        lines = (("offered_", "superbatch", INK, ":"), ("iid_", "IID batch", COLOURS["dropped"], "-"))
+        for prefix, label, colour, style in (*lines, ("", "batch", COLOURS["kept"], "-")):
+            values, marker = told["bins"][prefix + name], "." if len(middles) == 1 else ""
+            axes.plot(middles, values, color=colour, linestyle=style, label=label, linewidth=1.8, marker=marker)
+        axes.fill_between(middles, told["low"][name], told["high"][name], color=COLOURS["kept"], alpha=0.2, linewidth=0)
+        axes.set(xlabel="step", ylabel="distinct concepts" if name == "concepts" else "rare concepts")
+        axes.set_ylim(0, 1.05 * max(1, *told["high"][name], *told["bins"][f"offered_{name}"]))
+        axes.set_xlim(*((0, last) if last else (-1, 1)))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_formatter("{x:,.0f}")
+        axes.grid(axis="y", color=LINE, linewidth=0.7)
+    colours = {"offered": COLOURS["dropped"], "wanted": INK, "achieved": COLOURS["kept"]}
+    for kind in (kind for kind in LABELS if kind in told["labels"]["curves"]):
+        points = told["labels"]["curves"][kind]
+        ranks, values, style = [rank for rank, _ in points], [n for _, n in points], "--" if kind == "wanted" else "-"
+        panels[-1].plot(ranks, values, color=colours[kind], label=LABELS[kind], linestyle=style, linewidth=1.8)
+    panels[-1].set(xscale="log", yscale="log", xlabel="rank of the concept", ylabel="share of all labels")
+    panels[-1].legend(frameon=False, labelcolor=INK, fontsize=9)
+    _count_axis(panels[-1].xaxis)
+    panels[-1].yaxis.set_major_formatter(lambda value, _: f"{100 * value:g} %")
+    for axes in panels:
+        _dress(axes)
+        axes.set_axisbelow(True)
+    _legend(figure, panels[0])
     return _png(figure)
 
 

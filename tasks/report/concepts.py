@@ -11,6 +11,8 @@ import pyarrow.compute as pc
 
 COUNTS = pa.schema([("concept", pa.string()), ("before", pa.int64()), ("after", pa.int64())])
 
+MOST_NAMED = 500
+"""Concepts whose counts are kept for the page, if the settings do not ask for more."""
 FLOOR = 10
 """A concept whose share has changed is named only if it occurs, or would occur with its old share, so many times in
 the mix: below, chance alone makes large ratios."""

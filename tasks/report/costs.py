@@ -26,7 +26,7 @@ def sizes(folder: str) -> dict[str, int]:
 def stored(step: Step, digests: Iterable[str]) -> int:
     """Bytes that `step` left in the store for these shards, and for all of them together."""
     mine = {*digests}
-    found = sizes(step.url)
+    found = sizes(step.url) | sizes(files.join(step.url, "coverage"))
     # Other runs share the store: files that bear a shard's digest count only if the shard is one of ours.
     return sum(size for name, size in found.items() if len(name.split(".")[0]) != 32 or name.split(".")[0] in mine)
 

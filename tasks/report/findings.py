@@ -26,7 +26,7 @@ Shown = dict[tuple[str, int], dict[str, Any]]
 
 
 def found(subject: Subject, block_count: int, summary: dict[str, Any]) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """`concepts`, `scores`, `galleries` and `duplicates` of the summary, and the pictures by name, `file:row`.
+    """`concepts`, `coverage`, `scores`, `galleries`, `duplicates` of the summary; the pictures by name, `file:row`.
 
     Args:
         subject: What the report is about.
@@ -42,13 +42,19 @@ def found(subject: Subject, block_count: int, summary: dict[str, Any]) -> tuple[
     sizes = [sum(one["groups"][i] for one in collected) for i in range(len(chosen["groups"]))]
     groups = [_group(one, size, shown) for one, size in zip(chosen["groups"], sizes, strict=True)]
     told: dict[str, Any] = {"galleries": galleries, "duplicates": groups, "concepts": None}
+    told["coverage"] = chosen["coverage"] and chosen["coverage"] | {"capped": subject.capped}
+    examples: list[dict[str, Any]] = []
     if "concepts" in subject.view.sidecars:
-        counted = concepts.merge(step.read(f"concepts-{number:05d}") for number in numbers)
-        told["concepts"] = concepts.told(counted, max(subject.settings.top_concepts, 500))
+        most = max(subject.settings.top_concepts, concepts.MOST_NAMED)
+        told["concepts"] = concepts.told(step.read("concepts"), most)
+        for one in (*told["concepts"]["more"], *told["concepts"]["less"]):
+            rows = chosen["examples"].get(one["concept"], [])
+            one["examples"] = [_item(shown[(file, row)]) for file, row in rows]
+            examples += one["examples"]
     told["scores"] = _scores(chosen["edges"], scores.merge(one["histograms"] for one in collected), summary["cuts"])
     items_shown = [item for one in galleries for item in one["items"]]
     items_shown += [item for one in groups for item in (one["keeper"], *one["members"])]
-    return told, _thumbnails(items_shown, shown)
+    return told, _thumbnails(items_shown + examples, shown)
 
 
 def _thumbnails(items: list[dict[str, Any]], shown: Shown) -> dict[str, bytes]:

@@ -14,7 +14,7 @@ from storage.shards import Shard
 from storage.steps import Step, parquet_bytes
 from storage.view import View
 from tasks.emit.layout import Block
-from tasks.report import concepts, gallery, pictures, scores
+from tasks.report import concepts, coverage, examples, gallery, pictures, scores
 from tasks.report.subject import Subject, starts
 
 FATE = ("outcome", "stage", "reason", "score", "times_used", "key")
@@ -56,10 +56,20 @@ def survey(subject: Subject, block: Block) -> None:
 
 
 def choose(subject: Subject, block_count: int, cuts: dict[str, list[float]]) -> dict[str, Any]:
-    """What all blocks are to show: `galleries`, `groups` (of duplicates) and `edges` of the bins by score."""
+    """What all blocks are to show: `galleries`, `groups` (of duplicates), `edges` of the bins by score, `coverage` of
+    the batches (or None), and `more` and `less`: the concepts of which examples are to be found.
+
+    Leaves behind the concept counts of all blocks.
+    """
     step, numbers = subject.step, range(block_count)
-    chosen: dict[str, Any] = {"galleries": [], "groups": [], "edges": {}}
+    chosen: dict[str, Any] = {"galleries": [], "groups": [], "edges": {}, "more": [], "less": [], "examples": {}}
+    counted = concepts.merge(step.read(f"concepts-{number:05d}") for number in numbers)
+    _leave(step, "concepts", counted)
+    most = max(subject.settings.top_concepts, concepts.MOST_NAMED)
+    chosen["coverage"] = coverage.found(subject.sample, list(subject.parts), subject.steps, most)
     if subject.settings.gallery_rows:
+        more, less = concepts.changed(counted)
+        chosen |= {"more": [one["concept"] for one in more], "less": [one["concept"] for one in less]}
         rows = [gallery.ROWS.empty_table(), *(step.read(f"rows-{number:05d}") for number in numbers)]
         chosen["galleries"] = gallery.choose_rows(pa.concat_tables(rows), subject.settings.gallery_rows)
         groups = [gallery.GROUPED.empty_table(), *(step.read(f"groups-{number:05d}") for number in numbers)]
@@ -72,6 +82,24 @@ def choose(subject: Subject, block_count: int, cuts: dict[str, list[float]]) -> 
         spans = [scores.Span(*one[name]) for one in told if one[name]]
         chosen["edges"][name] = scores.edges(spans, cuts.get(name, [])).tolist()
     return chosen
+
+
+def find(subject: Subject, block: Block) -> None:
+    """Leave behind the rows of the block that may show the concepts whose share changed the most."""
+    number, step, chosen = block[0], subject.step, files.read_json(subject.step.file("chosen.json"))
+    ledger = subject.ledger(number, examples.NEEDED)
+    found = [examples.CANDIDATES.empty_table()]
+    for shard, at in subject.own(block):
+        column, mine = subject.view.table(shard, ("concepts",))["concepts"], ledger.slice(at, shard.rows)
+        found.append(examples.candidates(column, mine, chosen["more"], chosen["less"]))
+    _leave(step, f"examples-{number:05d}", pa.concat_tables(found))
+
+
+def choose_examples(subject: Subject, block_count: int) -> dict[str, Any]:
+    """What `choose` chose, with `examples`: concept -> the rows that show it, [file, row] each."""
+    chosen: dict[str, Any] = files.read_json(subject.step.file("chosen.json"))
+    found = [subject.step.read(f"examples-{number:05d}") for number in range(block_count)]
+    return chosen | {"examples": examples.choose(pa.concat_tables(found))}
 
 
 def collect(subject: Subject, block: Block) -> None:
@@ -103,7 +131,7 @@ def wanted(chosen: dict[str, Any]) -> dict[str, list[int]]:
     """File -> the rows of it that are shown, ascending, each once."""
     found: dict[str, set[int]] = {}
     groups = [[group["keeper"], *group["members"]] for group in chosen["groups"]]
-    for rows in [*(one["rows"] for one in chosen["galleries"]), *groups]:
+    for rows in [*(one["rows"] for one in chosen["galleries"]), *groups, *chosen["examples"].values()]:
         for file, row in rows:
             found.setdefault(file, set()).add(row)
     return {file: sorted(rows) for file, rows in found.items()}

@@ -8,7 +8,8 @@ A summary has `name, version, created, seed, rows_in, emitted, notes, config_yam
 `outcomes` {kept, dropped, quarantined}; `batches` {steps, batch_size, world_size, superbatch}; `funnel`, a list of
 {stage, kind, rows_in, kept, dropped, quarantined, reasons: {reason: rows}}; `files`, a list of {file, reason, detail}
 that are quarantined as a whole; `groups`, a list of {group, rows, intended, achieved}, the last two being shares of
-one; and what `tasks.report.findings` adds: `stages`, `concepts` (or None), `scores`, `galleries`, `duplicates`.
+one; and what `tasks.report.findings` adds: `stages`, `concepts` and `coverage` (or None), `scores`, `galleries`,
+`duplicates`. Summaries of older versions have no `coverage` and no `examples` of their changed concepts.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.report import svg, wording
+from tasks.report import coverage, svg, wording
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -29,6 +30,8 @@ HERE = Path(__file__).parent
 MOST_GROUPS = 60
 MOST_FILES = 50
 CAPTION = 120
+CURVES = {"offered": "before", "wanted": "goal", "achieved": "after"}
+"""CSS classes of the distributions of labels."""
 
 
 def render(summary: Mapping[str, Any], thumbnails: Mapping[str, bytes]) -> str:
@@ -44,7 +47,7 @@ def render(summary: Mapping[str, Any], thumbnails: Mapping[str, bytes]) -> str:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    words = ("count", "percent", "size", "duration", "times", "figure", "by_count", "clean", "sentence")
+    words = ("average", "count", "percent", "size", "duration", "times", "figure", "by_count", "clean", "sentence")
     environment.filters.update({name: getattr(wording, name) for name in words})
     environment.filters.update(breakable=_breakable, ticked=_ticked, hexdump=_hexdump)
     concepts = summary["concepts"] if summary["concepts"] and summary["concepts"]["names"] else None
@@ -59,6 +62,8 @@ def render(summary: Mapping[str, Any], thumbnails: Mapping[str, bytes]) -> str:
         shares=_shares(summary["groups"]),
         curve=Markup(svg.rank_frequency(curves)),
         top=_top(concepts, summary["settings"]["top_concepts"]) if concepts else [],
+        changed=_changed(concepts, summary["settings"]["gallery_rows"]) if concepts else [],
+        coverage=_coverage(summary),
         scores=[(one, Markup(_histogram(one))) for one in summary["scores"]],
         galleries=_ordered(summary),
     )
@@ -76,6 +81,70 @@ def _top(concepts: Mapping[str, Any], top: int) -> list[dict[str, Any]]:
     return [
         {"name": name, "before": before, "after": after, "widths": [f"{width:.2f}" for width in pair]}
         for (name, before, after), pair in zip(rows, widths, strict=True)
+    ]
+
+
+def _changed(concepts: Mapping[str, Any], examples: int) -> list[tuple[str, list[dict[str, Any]]]]:
+    """The most changed concepts under their titles, each with at most `examples` rows that show it."""
+    kinds = (("More of", concepts["more"]), ("Less of", concepts["less"]))
+    return [(title, [row | {"seen": row.get("examples", [])[:examples]} for row in rows]) for title, rows in kinds]
+
+
+def _coverage(summary: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What the page needs of the coverage of the batches; None where nothing is known of it."""
+    from markupsafe import Markup
+
+    told = summary.get("coverage")
+    if not told:
+        return None
+    labels, mean = told["labels"], told["mean"]
+    drawings = []
+    for series, name in (("concepts", "distinct concepts in a batch"), ("rare", "rare concepts in a batch")):
+        lines = [("ceiling", f"offered_{series}"), ("before", f"iid_{series}"), ("after", series)]
+        drawing = svg.over_steps(told, lines, series, title=f"{name}, step by step".capitalize(), up=name)
+        drawings += [Markup(drawing)] if mean[f"offered_{series}"] else []
+    return {
+        "lines": coverage.headlines(told),
+        "tiles": _tiles(mean),
+        "fill": told["fill"],
+        "capped": told["capped"],
+        "meaning": coverage.meaning_of_fill(told["capped"]),
+        "warn": bool(coverage.warning(told, told["capped"])),
+        "rows": told["rows"],
+        "steps": told["steps"],
+        "thinned": len(told["first"]) < told["steps"],
+        "drawings": drawings,
+        "has_target": "wanted" in labels["shares"],
+        "curve": Markup(
+            svg.shares_by_rank([(CURVES[kind], labels["curves"][kind]) for kind in CURVES if kind in labels["curves"]])
+        ),
+        "top": _label_shares(labels, summary["settings"]["top_concepts"]),
+        "distance": labels["distance"],
+        "distinct": labels["distinct"],
+    }
+
+
+def _tiles(mean: Mapping[str, float]) -> list[dict[str, Any]]:
+    """Averages by series, of those of which there is something in the superbatches."""
+    return [
+        {"words": words, "value": mean[name], "iid": mean[f"iid_{name}"], "offered": mean[f"offered_{name}"]}
+        for words, name in (("concepts per batch", "concepts"), ("rare concepts per batch", "rare"))
+        if mean[f"offered_{name}"]
+    ]
+
+
+def _label_shares(labels: Mapping[str, Any], top: int) -> list[dict[str, Any]]:
+    """The concepts offered most often, with their shares by kind and where these are on a log axis, in per cent."""
+    shares = {kind: values[:top] for kind, values in labels["shares"].items()}
+    some = [share for values in shares.values() for share in values if share]
+    if not some:
+        return []
+    low, high = math.log(min(some) / 2), math.log(max(some))
+    return [
+        {"name": name}
+        | {kind: values[i] for kind, values in shares.items()}
+        | {"at": {k: f"{100 * (math.log(v[i]) - low) / (high - low):.2f}" if v[i] else "0" for k, v in shares.items()}}
+        for i, name in enumerate(labels["names"][:top])
     ]
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from tasks.report import coverage
 from tasks.report.wording import by_count, clean, count, percent
 
 
@@ -42,6 +43,8 @@ def card(summary: Mapping[str, Any], *, reasons: int = 6, groups: int = 20) -> s
             f"{count(concepts['distinct_before'])} distinct concepts in the input, "
             f"{count(concepts['distinct_after'])} in the mix."
         )
+    if told := summary.get("coverage"):
+        lines += coverage.headlines(told)
     return "\n\n".join(lines) + "\n"
 
 

@@ -33,6 +33,8 @@ def publish(mix: str, summary: dict[str, Any], thumbnails: dict[str, bytes]) -> 
     data = {"index.html": html.render(summary, thumbnails).encode(), "funnel.png": charts.funnel_png(summary)}
     if summary["concepts"] and summary["concepts"]["names"]:
         data["concepts.png"] = charts.concepts_png(summary, top=top)
+    if summary.get("coverage") and summary["coverage"]["mean"]["offered_concepts"]:
+        data["coverage.png"] = charts.coverage_png(summary)
     if summary["scores"]:
         data["scores.png"] = charts.scores_png(summary)
     table = pa.table([list(thumbnails), list(thumbnails.values())], schema=SCHEMA)

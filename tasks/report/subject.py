@@ -35,6 +35,14 @@ class Subject:
     """Files that are not read."""
     scores: tuple[str, ...]
     """Columns whose distribution is shown."""
+    sample: Step
+    """The sampler's step, with what it says of its batches if it chooses by concepts."""
+    parts: tuple[int, ...]
+    """Rows of each part of the batch plan."""
+    steps: int
+    """Batches of the whole plan."""
+    capped: bool
+    """Whether the sampler voids rows with a concept that it has often enough."""
     settings: Report
     max_pixels: int
     """Pictures that claim more are not decoded."""

@@ -1,4 +1,4 @@
-"""Two kinds of line drawing as SVG within the page: sharp at any size, in the page's own colours and fonts.
+"""Four kinds of line drawing as SVG within the page: sharp at any size, in the page's own colours and fonts.
 
 Only numbers and words of ours go in. Drawings are `WIDTH` units wide, which is about the width of a phone.
 """
@@ -6,7 +6,8 @@ Only numbers and words of ours go in. Drawings are `WIDTH` units wide, which is 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 WIDTH, HEIGHT = 360, 210
 LEFT, RIGHT, TOP, BOTTOM = 46, 8, 8, 36
@@ -63,6 +64,72 @@ def histogram(edges: Sequence[float], before: Sequence[int], after: Sequence[int
     return _drawing("Distribution of the score in the input and in the mix", parts, "score", "share of rows")
 
 
+def over_steps(told: Mapping[str, Any], lines: Sequence[tuple[str, str]], band: str, *, title: str, up: str) -> str:
+    """Lines over the steps of the batch plan, from zero up, with the range of one of them behind it.
+
+    Args:
+        told: From `tasks.report.coverage.thinned`.
+        lines: CSS class and series of each.
+        band: The series of which the lowest and highest values are drawn.
+        title: What is drawn.
+        up: What is counted.
+    """
+    first, last = told["first"], told["steps"] - 1
+    middles = [(a + b) / 2 for a, b in zip(first, [*(step - 1 for step in first[1:]), last], strict=True)]
+    high = max([1.0, *told["high"][band], *(value for _, name in lines for value in told["bins"][name])]) * 1.05
+
+    def place(step: float, value: float) -> str:
+        return f"{_x(step / last if last else 0.5):.1f},{_y(value / high):.1f}"
+
+    parts = [_rule_y(_y(tick / high), f"{tick:,.4g}") for tick in ticks(0, high, 4)]
+    whole = [tick for tick in ticks(0, last, 5) if tick == int(tick)]
+    parts += [_rule_x(_x(tick / last if last else 0.5), f"{tick:,.0f}") for tick in whole]
+    if told["low"][band] != told["high"][band]:
+        edge = [
+            *zip(middles, told["low"][band], strict=True),
+            *reversed([*zip(middles, told["high"][band], strict=True)]),
+        ]
+        parts.append(f'<polygon class="band" points="{" ".join(place(*point) for point in edge)}"/>')
+    for name, series in lines:
+        points = [place(*point) for point in zip(middles, told["bins"][series], strict=True)]
+        parts.append(f'<polyline class="{name}" points="{" ".join(points)}"/>')
+        if len(points) == 1:
+            x, y = points[0].split(",")
+            parts.append(f'<circle class="{name}" cx="{x}" cy="{y}" r="3"/>')
+    return _drawing(title, parts, "step", up)
+
+
+def shares_by_rank(curves: Sequence[tuple[str, Sequence[Sequence[float]]]]) -> str:
+    """Curves of (rank, share of all) on two log axes; each has the CSS class that it is named with."""
+    points = [point for _, curve in curves for point in curve]
+    if not points:
+        return ""
+    left, right = 0.8, max(10, *(p[0] for p in points)) * 1.1
+    low = max(min(p[1] for p in points) / 1.3, 1e-7)
+    high = max(max(p[1] for p in points) * 1.3, 20 * low)
+
+    def place(rank: float, share: float) -> tuple[float, float]:
+        across, upward = math.log(rank / left) / math.log(right / left), math.log(max(share, low) / low)
+        return _x(across), _y(upward / math.log(high / low))
+
+    parts = []
+    for exponent in range(math.ceil(math.log10(low)), math.floor(math.log10(high)) + 1):
+        parts.append(
+            _rule_y(
+                place(1, 10.0**exponent)[1],
+                f"{100 * 10.0**exponent:.0e} %" if exponent < -5 else f"{100 * 10.0**exponent:.3g} %",
+            )
+        )
+    for exponent in range(int(math.log10(right)) + 1):
+        parts.append(_rule_x(place(10**exponent, 1)[0], _decade(exponent)))
+    for name, curve in curves:
+        placed = [place(rank, share) for rank, share in curve]
+        parts.append(f'<polyline class="{name}" points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in placed)}"/>')
+        if len(placed) == 1:
+            parts.append(f'<circle class="{name}" cx="{placed[0][0]:.1f}" cy="{placed[0][1]:.1f}" r="3"/>')
+    return _drawing("Share of all labels by rank of the concept, on log axes", parts, "rank of the concept", "")
+
+
 def ticks(low: float, high: float, most: int) -> list[float]:
     """Round numbers from `low` to `high`, at most about `most` of them."""
     if not high > low:
@@ -94,7 +161,8 @@ def _rule_y(y: float, label: str) -> str:
 
 def _rule_x(x: float, label: str) -> str:
     line = f'<line class="rule" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>'
-    return f'{line}<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 13}" text-anchor="middle">{label}</text>'
+    anchor = "end" if x > WIDTH - 3 * len(label) else "middle"  # or the page's edge would cut it
+    return f'{line}<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 13}" text-anchor="{anchor}">{label}</text>'
 
 
 def _drawing(title: str, parts: Sequence[str], across: str, up: str) -> str:

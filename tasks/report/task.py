@@ -8,7 +8,7 @@ from storage import files
 from storage.steps import Step
 from tasks.emit.layout import Block
 from tasks.groups import each, stage_task
-from tasks.report import findings, gathering
+from tasks.report import coverage, findings, gathering
 from tasks.report.subject import Subject
 
 
@@ -20,10 +20,25 @@ def survey_blocks(subject: Subject, blocks: list[Block], label: str) -> dict[str
 
 @stage_task(name="choose", task_run_name="report: choose")
 def choose_shown(subject: Subject, block_count: int, cuts: dict[str, list[float]]) -> dict[str, Any]:
-    """Choose what all blocks are to show; `cuts` are the thresholds by score."""
+    """Choose what all blocks are to show; `cuts` are the thresholds by score. Returns sizes, and any warning."""
     chosen = gathering.choose(subject, block_count, cuts)
     files.write_json(subject.step.file("chosen.json"), chosen)
-    return {"galleries": len(chosen["galleries"]), "groups": len(chosen["groups"])}
+    sizes = {name: len(chosen[name]) for name in ("galleries", "groups", "more", "less")}
+    return sizes | {"warning": coverage.warning(chosen["coverage"], subject.capped)}
+
+
+@stage_task(name="find", task_run_name="report: find in {label}")
+def find_blocks(subject: Subject, blocks: list[Block], label: str) -> dict[str, Any]:
+    """Find rows that show the most changed concepts in blocks of files."""
+    return each(blocks, lambda block: gathering.find(subject, block))
+
+
+@stage_task(name="choose", task_run_name="report: choose examples")
+def choose_examples(subject: Subject, block_count: int) -> dict[str, Any]:
+    """Choose the rows that show the most changed concepts from what all blocks have found."""
+    chosen = gathering.choose_examples(subject, block_count)
+    files.write_json(subject.step.file("chosen.json"), chosen)
+    return {"concepts": len(chosen["examples"])}
 
 
 @stage_task(name="collect", task_run_name="report: collect from {label}")

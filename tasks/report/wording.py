@@ -40,6 +40,11 @@ def count(number: float) -> str:
     return f"{number:,.0f}"
 
 
+def average(number: float) -> str:
+    """A mean of counts: 812, 34.5."""
+    return f"{number:,.0f}" if number >= 99.95 else f"{number:,.1f}"
+
+
 def percent(part: float, whole: float = 1) -> str:
     """34.8 %, and < 0.1 % for what is small but not nothing."""
     if not whole:

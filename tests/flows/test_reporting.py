@@ -89,6 +89,69 @@ def test_the_figures_add_up(corpus):
     )
 
 
+def sampled(mix, corpus):
+    """Folder with what the sampler left of its batches."""
+    (step,) = (one for one in mix.manifest["steps"] if one["stage"] == "sample")
+    return corpus / "store" / "sample" / step["kind"] / step["fingerprint"] / "coverage"
+
+
+def test_the_coverage_is_that_of_the_batches(corpus):
+    log = []
+    mix = run(config(corpus), log)
+    told, steps = facts(mix)["coverage"], mix.manifest["batches"]["steps"]
+    data = pa.concat_tables(pq.read_table(f) for f in sorted(Path(mix.url, "data").glob("*.parquet")))
+    assert told["steps"] == steps and told["rows"] == data.num_rows == mix.emitted
+    assert told["mean"]["iid_concepts"] < told["mean"]["concepts"] <= told["mean"]["offered_concepts"]
+    assert told["labels"]["distance"]["achieved"] < told["labels"]["distance"]["offered"]
+    assert mix.card.count("A batch holds") == 1 and Path(mix.url, "report", "coverage.png").stat().st_size > 5_000
+    fill = told["fill"] / told["rows"]
+    for words in (mix.card, page(mix), "".join(log)):
+        assert ("of the rows are fill, taken" in words) == (fill > 0.05)
+
+
+def test_fill_above_a_twentieth_is_warned_of_everywhere(corpus):
+    log = []
+    mix = run(config(corpus, {"sample": {"maximum": 1}}), log)
+    told = facts(mix)["coverage"]
+    assert told["fill"] > 0.05 * told["rows"]
+    for words in (mix.card, page(mix), "".join(log)):
+        assert "of the rows are fill" in words and "sample.maximum" in words
+    again = run(config(corpus, {"sample": {"maximum": 1}, "report": {"top_concepts": 3}}))
+    assert len(facts(again)["notes"]) == len(set(facts(again)["notes"]))
+    assert sum("of the rows are fill" in note for note in facts(again)["notes"]) == 1
+
+
+@pytest.mark.parametrize("kind", ["iid", "cabs_fm", "cabs_dm"])
+def test_stores_that_say_nothing_of_their_batches(corpus, kind):
+    over = {"sample": {"kind": kind, "batch_size": 16, "filter_ratio": 0.5}}
+    mix = run(config(corpus, over))
+    left = sampled(mix, corpus)
+    assert left.exists() == (kind != "iid") == bool(facts(mix)["coverage"]) == ("What the batches cover" in page(mix))
+    shutil.rmtree(left, ignore_errors=True)
+    again = run(config(corpus, over | {"report": {"top_concepts": 7}}))
+    assert facts(again)["coverage"] is None and "What the batches cover" not in page(again)
+
+
+def test_examples_hold_their_concept(corpus):
+    mix = run(config(corpus, {"select": []}))
+    fates = {(line["file"], line["row"]): line for line in ledger(mix)}
+    told = facts(mix)["concepts"]
+    assert told["more"] and told["less"]
+    for kind in ("more", "less"):
+        for one in told[kind]:
+            assert 1 <= len(one["examples"]) <= 3
+            for item in one["examples"]:
+                fate = fates[(item["file"], item["row"])]
+                source = pq.read_table(corpus / "in" / item["file"]).slice(item["row"], 1).to_pylist()[0]
+                assert one["concept"] in source["text"].split() and item["key"] == source["key"]
+                assert fate["times_used"] == item["times_used"] and (kind == "less" or fate["times_used"])
+            files = [item["file"] for item in one["examples"]]
+            assert len(set(files)) == len(files)  # every file has the words of a Zipf law
+    pictures = pq.read_table(Path(mix.url, "report", "thumbnails.parquet"))["name"].to_pylist()
+    shown = {f"{i['file']}:{i['row']}" for kind in ("more", "less") for one in told[kind] for i in one["examples"]}
+    assert shown & {*pictures} and page(mix).count('<tr class="seen">') == len(told["more"]) + len(told["less"])
+
+
 def test_the_report_leaves_nothing_in_the_store_and_is_no_part_of_the_mix(corpus):
     mix = run(config(corpus))
     assert not list((corpus / "store" / "report").rglob("*.*"))
@@ -107,7 +170,7 @@ def test_what_is_shown_is_the_same_for_any_workers_and_blocks(corpus, tmp_path_f
     second = run(config(other, over))
     assert len(list(Path(second.url, "ledger").iterdir())) > 3
     a, b = facts(first), facts(second)
-    for name in ("galleries", "duplicates", "concepts", "scores", "funnel", "outcomes", "groups"):
+    for name in ("galleries", "duplicates", "concepts", "coverage", "scores", "funnel", "outcomes", "groups"):
         assert a[name] == b[name], name
     assert (
         digests(Path(first.url), "report")["report/thumbnails.parquet"]

@@ -7,9 +7,10 @@ import io
 import numpy as np
 import pyarrow as pa
 import pytest
+from accounts import batches, labels
 from PIL import Image
 
-from tasks.report import concepts
+from tasks.report import concepts, coverage
 
 EVIL = "<script>alert('x')</script>\"><img src=x onerror=alert(1)>"
 
@@ -100,3 +101,13 @@ def summary():
         "settings": {"top_concepts": 40, "gallery_rows": 12, "thumbnail_pixels": 128},
         "config_yaml": "name: demo\nseed: 7\n",
     }
+
+
+@pytest.fixture
+def covered(summary):
+    """The summary of a run with a concept-aware sampler; `summary` alone is like that of an older version."""
+    told = coverage.thinned([batches(1000, fill=3)], 1000) | {"labels": coverage.distribution(labels(), 500)}
+    summary["coverage"] = told | {"capped": True}
+    for at, one in enumerate([*summary["concepts"]["more"], *summary["concepts"]["less"]]):
+        one["examples"] = [item(at % 6), item(77, told="no picture")]
+    return summary

@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 
 import pytest
+from accounts import batches, labels
 from PIL import Image
 
-from tasks.report import charts
+from tasks.report import charts, coverage
 
 EVIL = "<script>alert('x')</script>"
 
@@ -19,6 +20,17 @@ def test_charts_are_pngs_on_white_and_repeat(summary, draw):
     image = Image.open(io.BytesIO(data))
     assert image.format == "PNG" and 900 < image.width < 1000 and image.height > 150
     assert image.convert("RGBA").getpixel((1, 1)) == (255, 255, 255, 255)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("steps", [1, 2, 1000])
+@pytest.mark.parametrize("wanted", [None, (30.0, 30.0, 20.0)])
+def test_coverage(covered, steps, wanted):
+    told = coverage.thinned([batches(steps, rare=0, iid_rare=0, offered_rare=0)], steps)
+    covered["coverage"] = told | {"labels": coverage.distribution(labels(wanted=wanted), 10)}
+    image = Image.open(io.BytesIO(charts.coverage_png(covered)))
+    assert 900 < image.width < 1000 and image.height == round(150 * (2.4 + 2.8))  # no panel for rare ones
+    assert charts.coverage_png(covered) == charts.coverage_png(covered)
 
 
 @pytest.mark.filterwarnings("error")

@@ -23,8 +23,9 @@ def test_counts_this_runs_files_and_those_of_all(tmp_path, scheme):
     files.write_bytes(step.file("_done.json"), bytes(3))
     files.write_bytes(step.file("part-00000.parquet"), bytes(1000))
     files.write_bytes(step.file("spill/x.parquet"), bytes(5000))
-    assert costs.stored(step, [mine]) == 1118
-    assert costs.stored(step, [mine, other]) == 1125
+    files.write_bytes(step.file("coverage/steps-00000.parquet"), bytes(20_000))
+    assert costs.stored(step, [mine]) == 21_118
+    assert costs.stored(step, [mine, other]) == 21_125
 
 
 def test_no_folder(tmp_path):

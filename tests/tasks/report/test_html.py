@@ -7,8 +7,9 @@ import re
 from html.parser import HTMLParser
 
 import pytest
+from accounts import batches, labels
 
-from tasks.report import html
+from tasks.report import coverage, html
 
 EVIL = "<script>alert('x')</script>\"><img src=x onerror=alert(1)>"
 
@@ -150,6 +151,75 @@ def test_nothing_can_inject_html(summary, thumbnails, place):
     assert sorted(t for t, _ in parsed.tags if t not in ours) == sorted(t for t in clean if t not in ours)
     assert not any(key.startswith("on") for _, attributes in parsed.tags for key in attributes)
     assert "<script" not in page and "alert(" in parsed.text + str(parsed.tags)
+
+
+def test_tells_the_coverage(covered, thumbnails):
+    covered["coverage"]["mean"] |= {"concepts": 812.4, "iid_concepts": 497, "offered_concepts": 1234}
+    page = html.render(covered, thumbnails)
+    assert Tags(page).open == []
+    text = words(page)
+    assert "A batch holds 812 distinct concepts on average; an IID batch of the same draws 497: 1.6 times" in text
+    assert "concepts per batch 812 IID 497, superbatch 1,234" in text and "fill 4.7 % 3,000 rows" in text
+    assert 'class="tile warn"' not in page and "1,000 steps: a line is the mean of neighbouring ones" in text
+    assert "Total variation distance from the target: 0.425 as offered, 0.125 as achieved. 0: the same" in text
+    assert "common 80 % 37.5 % 50 %" in text and page.count('class="band"') == 2
+
+
+@pytest.mark.parametrize(("fill", "warned"), [(0, False), (3, False), (4, True)])
+def test_fill_above_a_twentieth_stands_out(covered, fill, warned):
+    covered["coverage"] |= {"fill": fill, "rows": 64}
+    page = html.render(covered, {})
+    assert ('class="tile warn"' in page) is warned and ("of the rows are fill" in page) is bool(fill)
+
+
+def test_examples_stand_below_their_concept(covered, thumbnails):
+    page = html.render(covered, thumbnails)
+    changed = page[page.index("Whose share changed") : page.index('id="scores"')]
+    concepts = covered["concepts"]
+    some = len(concepts["more"]) + len(concepts["less"])
+    assert changed.count("<img") == changed.count("no picture</span>") == changed.count('<tr class="seen">') == some > 1
+    assert "used ones for more, dropped ones first for less" in changed
+    covered["settings"]["gallery_rows"] = 1
+    assert "no picture</span>" not in html.render(covered, thumbnails)
+    covered["settings"]["gallery_rows"] = 0
+    assert "<img" not in html.render(covered, thumbnails)
+    covered |= {"pictured": False}
+    covered["settings"]["gallery_rows"] = 12
+    text = words(html.render(covered, {}))
+    assert "gone caption" in text and "no picture" not in text
+
+
+@pytest.mark.parametrize("place", ["label", "example", "key", "reason", "told"])
+def test_nothing_can_inject_html_by_concepts(covered, thumbnails, place):
+    clean = [tag for tag, _ in Tags(html.render(covered, thumbnails)).tags]
+    example = covered["concepts"]["less"][0]["examples"][1]
+    if place == "label":
+        covered["coverage"]["labels"]["names"][0] = EVIL
+    else:
+        example["caption" if place == "example" else place] = EVIL
+    page = html.render(covered, thumbnails)
+    parsed = Tags(page)
+    assert [tag for tag, _ in parsed.tags] == clean
+    assert not any(key.startswith("on") for _, attributes in parsed.tags for key in attributes)
+    assert "<script" not in page and "alert(" in parsed.text + str(parsed.tags)
+
+
+def test_coverage_of_one_step_and_of_no_concepts(covered):
+    nothing = coverage.distribution(labels((), (), (), ()), 10)
+    for step, counts in ((batches(1), labels()), (batches(1, **dict.fromkeys(coverage.SERIES, 0)), None)):
+        told = coverage.thinned([step], 1)
+        covered["coverage"] = told | {"capped": True, "labels": coverage.distribution(counts, 9) if counts else nothing}
+        page = html.render(covered, {})
+        assert Tags(page).open == [] and "mean of neighbouring" not in page and 'class="band"' not in page
+        assert page.count('aria-label="Distinct concepts in a batch, step by step"') == bool(counts)
+    assert "No row of the draws has a concept" in page and "Offered and achieved" not in page
+
+
+def test_a_sampler_without_target(covered):
+    covered["coverage"]["labels"] = coverage.distribution(labels(wanted=None), 10)
+    text = words(html.render(covered, {}))
+    assert "Offered and achieved shares of labels" in text and "common 80 % 50 %" in text
+    assert "Total variation distance of the achieved from the offered: 0.300" in text and "target" not in text
 
 
 def test_text_that_is_not_seen_or_turns_the_rest_is_taken_out(summary, thumbnails):

@@ -19,11 +19,14 @@ def browser(tmp_path):
 
 
 @pytest.mark.parametrize("width", [360, 1200])
-def test_fits_and_runs_nothing(browser, tmp_path, summary, thumbnails, width):
+def test_fits_and_runs_nothing(browser, tmp_path, covered, thumbnails, width):
+    summary = covered
     long = "averyveryverylongwordthatcannotbebroken" * 5
     summary["groups"][0]["group"] = summary["funnel"][1]["stage"] = summary["files"][0]["file"] = EVIL + long
     summary["concepts"]["names"][0] = summary["concepts"]["less"][0]["concept"] = EVIL + long
-    for one in summary["galleries"][0]["items"]:
+    summary["coverage"]["labels"]["names"][0] = EVIL + long
+    examples = [row["examples"] for kind in ("more", "less") for row in summary["concepts"][kind]]
+    for one in (*summary["galleries"][0]["items"], *(item for items in examples for item in items)):
         one |= {"caption": EVIL + long, "key": long}
     summary["scores"][0]["name"] = summary["name"] = EVIL + long
     page = tmp_path / "index.html"
@@ -36,4 +39,4 @@ def test_fits_and_runs_nothing(browser, tmp_path, summary, thumbnails, width):
     assert browser.title.endswith("mix report") and "owned'" in browser.title  # told, not run
     assert browser.get_log("browser") == []
     pictures = browser.execute_script("return [...document.images].map(image => image.naturalWidth)")
-    assert pictures == [24] * 6
+    assert pictures == [24] * (6 + len(examples))

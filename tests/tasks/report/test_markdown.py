@@ -26,6 +26,11 @@ def test_card_of_nothing(summary):
     assert "0 rows in 16 batches" in markdown.card(summary)
 
 
+def test_card_tells_the_coverage(covered):
+    card = markdown.card(covered)
+    assert "\n\nA batch holds " in card and card.endswith("\n\n4.7 % of the rows are fill.\n")
+
+
 def test_card_names_the_largest_groups_alone(summary):
     summary["groups"] = [{"group": f"g{i}", "rows": 1, "intended": 0.1, "achieved": i / 5000} for i in range(100)]
     card = markdown.card(summary)

@@ -27,6 +27,14 @@ def test_writes_page_charts_facts_and_pictures(mix, thumbnails):
     assert dict(zip(table["name"], table["picture"])) == thumbnails
 
 
+def test_coverage_is_written_and_drawn_again(tmp_path, covered, thumbnails):
+    card = pages.publish(str(tmp_path), covered, thumbnails)
+    assert "coverage.png" in names(tmp_path) and pages.facts(str(tmp_path))["coverage"] == covered["coverage"]
+    before = {name: (tmp_path / "report" / name).read_bytes() for name in names(tmp_path)}
+    assert pages.draw_again(str(tmp_path), {}) == card and "A batch holds" in card
+    assert {name: (tmp_path / "report" / name).read_bytes() for name in names(tmp_path)} == before
+
+
 def test_drawn_again_it_is_the_same(mix):
     before = {name: (mix / "report" / name).read_bytes() for name in names(mix)}
     assert pages.draw_again(str(mix), {}).startswith("# demo")

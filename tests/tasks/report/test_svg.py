@@ -6,10 +6,11 @@ import re
 import xml.etree.ElementTree as ET
 
 import pytest
+from accounts import batches
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.report import svg
+from tasks.report import coverage, svg
 
 
 @pytest.mark.parametrize(
@@ -55,6 +56,37 @@ def test_rank_frequency():
         assert f">{label}</text>" in drawing
     assert svg.rank_frequency([("before", []), ("after", [])]) == ""
     assert "<circle" in svg.rank_frequency([("before", [[1, 1]]), ("after", [])])
+
+
+@pytest.mark.parametrize("steps", [1, 2, 30, 5000])
+def test_over_steps(steps):
+    told = coverage.thinned([batches(steps)], steps)
+    lines = [("ceiling", "offered_concepts"), ("after", "concepts")]
+    drawing = svg.over_steps(told, lines, "concepts", title="t", up="u")
+    found = points(drawing, "polyline")
+    assert list(found) == ["ceiling", "after"] and all(inside(pairs) for pairs in found.values())
+    assert all(len(pairs) == min(steps, coverage.POINTS) for pairs in found.values())
+    band = points(drawing, "polygon").get("band", [])
+    assert inside(band) and len(band) == (2 * coverage.POINTS if steps == 5000 else 0)  # bins of one step have no range
+    # The larger of two values is drawn higher.
+    for (x, y), (_, other), value, ceiling in zip(
+        found["after"], found["ceiling"], told["bins"]["concepts"], told["bins"]["offered_concepts"], strict=True
+    ):
+        assert (y <= other) == (value >= ceiling) or abs(y - other) < 0.2
+        assert svg.LEFT <= x
+    middle = (svg.LEFT + svg.WIDTH - svg.RIGHT) / 2
+    assert (f'<circle class="after" cx="{middle:.1f}"' in drawing) == (steps == 1)
+
+
+def test_shares_by_rank():
+    curves = [("before", [[1, 0.5], [1000, 1e-5]]), ("goal", [[1, 0.001], [1000, 0.001]])]
+    drawing = svg.shares_by_rank(curves)
+    found = points(drawing, "polyline")
+    assert all(inside(pairs) for pairs in found.values())
+    assert found["goal"][0][1] == found["goal"][1][1] and found["before"][0][0] == found["goal"][0][0]
+    for label in ("10 %", "0.1 %", "0.001 %", "1,000"):
+        assert f">{label}</text>" in drawing
+    assert svg.shares_by_rank([("before", [])]) == "" and "<circle" in svg.shares_by_rank([("after", [[1, 1.0]])])
 
 
 def test_histogram():
