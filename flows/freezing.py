@@ -1,4 +1,7 @@
-"""The annotator's frozen state: a vocabulary read from a file or mined, class embeddings computed; made once."""
+"""The annotator's frozen state: a vocabulary read from a file or mined, class embeddings computed; made once.
+
+Beside it lies, to be read by people, which name became which concept: `<same name>.tsv`.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import pyarrow as pa
 
 from configs.curate import Curate
 from configs.errors import RunFailed
-from flows.planning import annotate_section, facts_of
+from flows.planning import annotate_section, facts_of, with_columns
 from flows.run import HEAVY, Run
 from storage import files, shards, states
 from storage.fingerprints import fingerprint
@@ -17,6 +20,7 @@ from storage.steps import Step
 from storage.view import View
 from tasks import annotate, load
 from tasks.annotate import vocabularies
+from tasks.annotate.entries import mapping_text
 from tasks.annotate.task import VOCABULARY, build_parts, fit_annotator, join_parts, part_name, summarise_shards
 from tasks.groups import ItemsFailed
 
@@ -28,9 +32,10 @@ def frozen_url(config: Curate) -> str | None:
     folder = files.join(config.store, "annotate", section.kind)
     if getattr(section, "vocabulary", None):
         content = {"vocabulary": vocabularies.identity(section.vocabulary)}
+        content |= section.model_dump(include={"cleaning", "lowercase"})
         facts = facts_of(annotate.METHODS, section.kind, method)
         return files.join(folder, "_states", f"{fingerprint(content | facts)}.npz")
-    if not hasattr(method, "fit"):
+    if not getattr(method, "fitted", hasattr(method, "fit")):
         return None
     return files.join(folder, "_frozen", f"{section.name or config.name}.npz")
 
@@ -45,7 +50,22 @@ def frozen_state(run: Run, view: View, every: list[Shard]) -> str | None:
         mine(run, section, view, every, url)
     elif not files.exists(url):
         make(run, section, view, every, url)
+    tell_mapping(url)
     return url
+
+
+def mapping_url(url: str) -> str:
+    """Where the mapping of the names of the state at `url` is."""
+    return url.removesuffix(".npz") + ".tsv"
+
+
+def tell_mapping(url: str) -> None:
+    """Write the mapping of names to concepts beside the state at `url`, unless it is there."""
+    if files.exists(mapping_url(url)):
+        return
+    state = states.load(url)
+    if "vocabulary" in state:
+        files.write_bytes(mapping_url(url), mapping_text(state).encode())
 
 
 def make(run: Run, section: Any, view: View, every: list[Shard], url: str) -> None:
@@ -82,7 +102,9 @@ def schema_seen(view: View, needs: tuple[str, ...], every: list[Shard]) -> pa.Sc
 def mine(run: Run, section: Any, view: View, every: list[Shard], url: str) -> None:
     """Mine the vocabulary of all shards, unless one of this name is frozen."""
     settings = section.model_dump(mode="json", exclude={"remine", "name", "vocabulary"})
-    settings["text"] = run.config.roles.get("text")
+    method = load(annotate.METHODS, section)
+    settings |= {need: run.config.roles.get(need) for need in method.needs}
+    view = with_columns(view, getattr(method, "input_columns", ()))
     about = url.removesuffix(".npz") + ".json"
     if files.exists(url) and not section.remine and not states.is_empty(states.load(url)):
         if files.exists(about) and files.read_json(about) != settings:
@@ -96,6 +118,7 @@ def mine(run: Run, section: Any, view: View, every: list[Shard], url: str) -> No
     run.log("annotate: mining the vocabulary")
     step = Step(run.config.store, "annotate", section.kind, "_mining-" + fingerprint({"url": url}))
     common = {"step": step, "config": section}
+    files.remove(mapping_url(url))
     try:
         run.each(summarise_shards, "shards", every, HEAVY, view=view, **common)
         run.once(fit_annotator, shards=every, target=url, **common)
@@ -104,5 +127,6 @@ def mine(run: Run, section: Any, view: View, every: list[Shard], url: str) -> No
         if not files.exists(url):  # else another run has mined the same and dropped its summaries
             raise RunFailed(f"mining the vocabulary failed: {error}") from error
     if states.is_empty(states.load(url)):
-        run.notes.append("mining found no concept that is frequent enough (`annotate.min_count`): no row has concepts")
+        lacking = " that is frequent enough (`annotate.min_count`)" if hasattr(section, "min_count") else ""
+        run.notes.append(f"mining found no concept{lacking}: no row has concepts")
         run.log(run.notes[-1])

@@ -158,7 +158,7 @@ def examine(config: Curate) -> tuple[Scan, list[Planned]]:
     """
     planned, view = plan_per_shard(config, None)
     _, view = select_steps(config, view, [])
-    sample_step(config, view, ingest_step(config))
+    planned.append(sample_step(config, view, ingest_step(config)))
     vocabulary = getattr(config.annotate, "vocabulary", None)
     if vocabulary:
         vocabularies.check(vocabulary)

@@ -16,6 +16,7 @@ from storage.shards import Shard
 from storage.steps import Step
 from storage.view import View
 from tasks import annotate, embed, ingest, load, mix, sample, score, select
+from tasks.annotate import thresholds
 
 FOUNDATIONS = ("numpy", "pyarrow")
 """Libraries that every method stands on."""
@@ -105,9 +106,9 @@ def embed_step(config: Curate, view: View) -> tuple[Planned, View]:
 
 
 def annotate_section(config: Curate) -> Any:
-    """The annotate section, told of the embed section if it wants to know."""
+    """The annotate section, told of the embed section if it wants to know, and of thresholds that a file holds."""
     section: Any = config.annotate
-    return section.behind(config.embed) if hasattr(section, "behind") else section
+    return thresholds.resolved(section.behind(config.embed) if hasattr(section, "behind") else section)
 
 
 def annotate_step(config: Curate, view: View, state: str | None) -> tuple[Planned, View]:
@@ -177,6 +178,7 @@ def sample_step(config: Curate, view: View, mixed: Step) -> Planned:
     """The sample step."""
     section = config.sample
     method = load(sample.METHODS, section, seed=config.seed)
+    view = with_columns(view, getattr(method, "input_columns", ()))
     view.require(method.needs, f"sample: {section.kind}")
     parts = {"mix": mixed.fingerprint, "seed": config.seed, "config": section.output_fields()}
     parts |= {"needs": view.parents(method.needs), "inputs": input_parts(view, method.needs)}

@@ -23,14 +23,18 @@ from tasks.annotate.task import annotate_shards
 from tasks.embed.task import embed_shards
 from tasks.groups import ItemsFailed
 from tasks.mix.task import count_shards, draw_shards, order_draws, plan_mix
+from tasks.sample import coverage
 from tasks.sample.task import attach_shards, pick_in_order, pick_parts
 from tasks.score.task import score_shards
+from tasks.select.forecasts import EXCHANGE, FORECAST
 from tasks.select.task import (
     collect_decisions,
     decide_buckets,
     decide_shards,
     fit_select,
+    forecast_shards,
     partition_shards,
+    sum_select,
     summarise_shards,
 )
 
@@ -119,6 +123,8 @@ def select(run: Run, planned: list[Planned], every: list[Shard]) -> None:
     for one in planned:
         facts = run_global(run, one.step, one.label, lambda one=one: select_one(run, one, every))  # type: ignore[misc]
         run.log(f"{one.label}: kept {facts['kept']:,} of {facts['rows']:,} rows")
+        if "told" in facts:
+            run.notes.append(f"{one.label}: {facts['told']}; kept are {facts['kept']:,}")
 
 
 def select_one(run: Run, planned: Planned, every: list[Shard]) -> dict[str, Any]:
@@ -128,6 +134,7 @@ def select_one(run: Run, planned: Planned, every: list[Shard]) -> dict[str, Any]
     if not files.exists(step.file("state.npz")):
         run.each(summarise_shards, "shards", every, view=planned.view, **common)
         run.once(fit_select, shards=every, **common)
+    forecast = forecast_one(run, planned, every) if hasattr(method, "forecast") else {}
     committed = step.committed()
     todo = [shard for shard in every if shard.digest not in committed]
     if not hasattr(method, "partition"):
@@ -148,7 +155,22 @@ def select_one(run: Run, planned: Planned, every: list[Shard]) -> dict[str, Any]
     for one in facts:
         for reason, rows in one["reasons"].items():
             reasons[reason] = reasons.get(reason, 0) + rows
-    return {"rows": sum(f["rows"] for f in facts), "kept": sum(f["kept"] for f in facts), "reasons": reasons}
+    kept = {"rows": sum(f["rows"] for f in facts), "kept": sum(f["kept"] for f in facts), "reasons": reasons}
+    return kept | forecast
+
+
+def forecast_one(run: Run, planned: Planned, every: list[Shard]) -> dict[str, Any]:
+    """Say what a fitted select is expected to keep: worked out once, before it decides. Returns the facts."""
+    step = planned.step
+    common = {"step": step, "config": planned.config, "seed": run.config.seed}
+    if not files.exists(step.file(FORECAST)):
+        ready = spilled(step, EXCHANGE)
+        left = [shard for shard in every if shard.digest not in ready]
+        run.each(forecast_shards, "shards", left, view=planned.view, **common)
+        run.once(sum_select, shards=every, **common)
+    facts = dict(files.read_json(step.file(FORECAST)))
+    run.log(f"{planned.label}: {facts['told']}")
+    return facts
 
 
 def mix(run: Run, planned: Planned, every: list[Shard]) -> dict[str, Any]:
@@ -172,13 +194,19 @@ def draw_all(run: Run, planned: Planned, every: list[Shard]) -> dict[str, Any]:
 
 def sample(run: Run, planned: Planned, mixed: Step, draws: int, every: list[Shard]) -> dict[str, Any]:
     """Pick the batches."""
-    return run_global(run, planned.step, planned.label, lambda: pick_all(run, planned, mixed, draws, every))
+    facts = run_global(run, planned.step, planned.label, lambda: pick_all(run, planned, mixed, draws, every))
+    if facts["unseen"]:
+        names, which = facts["unseen"], "concepts that `sample` names"
+        run.notes.append(f"{len(names):,} {which} are in no superbatch, {', '.join(map(repr, names[:5]))} among them")
+        run.log(run.notes[-1])
+    return facts
 
 
 def pick_all(run: Run, planned: Planned, mixed: Step, draws: int, every: list[Shard]) -> dict[str, Any]:
     """Attach what the sampler needs to the draws, then pick part by part."""
     step, config = planned.step, planned.config
-    part_rows = max(1, PARTITION_ROWS // config.superbatch) * config.superbatch
+    most = min(PARTITION_ROWS, getattr(planned.method, "part_rows", PARTITION_ROWS))
+    part_rows = max(1, most // config.superbatch) * config.superbatch
     parts = list(range(-(-draws // part_rows)))
     ready = spilled(step, "draws")
     left = [shard for shard in every if shard.digest not in ready]
@@ -204,4 +232,11 @@ def pick_all(run: Run, planned: Planned, mixed: Step, draws: int, every: list[Sh
         "steps": steps,
         "whole_draws": steps * config.superbatch,
         "groups": groups,
+        "unseen": unseen(planned, len(parts)),
     }
+
+
+def unseen(planned: Planned, parts: int) -> list[str]:
+    """Concepts that the sampler's configuration names and no superbatch held: misspelt, as a rule."""
+    named = getattr(planned.method, "named", [])
+    return sorted({*named} - {*coverage.read_concepts(planned.step, parts)["concept"].to_pylist()}) if named else []

@@ -11,6 +11,9 @@ from configs.methods.embed import OpenClip
 from configs.reasons import Reason
 from configs.section import Section
 
+Cleaning = Literal["none", "names", "merge"]
+FROZEN_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+
 
 class ConceptColumn(Section):
     """Concepts that the input already carries, one list (or one joined string) a row."""
@@ -26,6 +29,21 @@ class ConceptColumn(Section):
     separator: str = Field(" | ", min_length=1, description="What joins the concepts where the column is a string.")
     scores: str | None = Field(None, description="A list<float> column of confidences, parallel to `column`.")
     threshold: float = Field(0.0, description="Concepts with a confidence below this are left out; needs `scores`.")
+    cleaning: Cleaning = Field(
+        "none",
+        description="`none`: concepts as they are; `names`: in lower case, underscores as blanks, blanks collapsed, "
+        "one that is empty then left out, repeats kept; `merge`: besides, abbreviations and near-identical spellings "
+        "become the one that more rows have. For that the rows are counted once and what was found is frozen; a "
+        "concept not seen then stays itself.",
+    )
+    name: str | None = Field(
+        None,
+        pattern=FROZEN_NAME,
+        description="Name under which `cleaning: merge` is frozen in the store; null: the name of the mix.",
+    )
+    remine: bool = Field(False, description="Count and merge again, and replace what is frozen under this name.")
+
+    operational: ClassVar[frozenset[str]] = frozenset({"remine"})
 
 
 class Captions(Section):
@@ -33,16 +51,29 @@ class Captions(Section):
 
     kind: Literal["captions"] = "captions"
     vocabulary: str | None = Field(
-        None, description="A text file of concepts, one a line; null: mine the vocabulary from the captions themselves."
+        None,
+        description="A text file of concepts, one a line (blank lines and repeats are passed over; one without a "
+        "concept is refused), `imagenet-1k` or `imagenet-21k`; null: mine the vocabulary from the captions themselves.",
     )
     name: str | None = Field(
         None,
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        pattern=FROZEN_NAME,
         description="Name under which a mined vocabulary is frozen in the store; null: the name of the mix. Mining "
         "happens once; new rows are matched against the frozen list until `remine` or another name is given.",
     )
     remine: bool = Field(False, description="Mine again and replace the frozen vocabulary of this name.")
-    lowercase: bool = Field(True, description="Fold case of captions and concepts before matching.")
+    lowercase: bool = Field(
+        True,
+        description="Fold case of captions and concepts before matching. False, with `cleaning: none`, is MetaCLIP.",
+    )
+    cleaning: Cleaning = Field(
+        "names",
+        description="`none`: names as they are; `names`: a concept is its name in lower case, underscores as blanks, "
+        "blanks collapsed, one that is empty then left out; `merge`: besides, a name that abbreviates an earlier one, "
+        "or has nearly its letters, becomes that one (of mined names the more frequent is the earlier). All spellings "
+        "are looked for, the concept is recorded. Read the mapping beside the frozen vocabulary before you trust "
+        "`merge`: `car` may become `chicken and rice`.",
+    )
     max_words: int = Field(2, ge=1, le=3, description="Longest mined concept, in words.")
     min_count: int = Field(5, ge=1, description="A mined concept occurs in at least this many captions.")
     max_concepts: int = Field(20_000, ge=1, le=1_000_000, description="Most frequent mined concepts kept.")
@@ -63,9 +94,15 @@ class ZeroShot(Section):
         description="Sentences that a name is put into; the mean of their embeddings is the concept's. `simple`: the 7 "
         "best of OpenAI's for ImageNet; `openai`: all 80; or your own, each with one `{}`.",
     )
+    cleaning: Cleaning = Field("none", description="Of the names, before they are embedded; as for `captions`.")
     top_k: int = Field(5, ge=1, le=1000, description="Concepts of a row at most: those nearest to the picture.")
     threshold: float | None = Field(
         None, ge=-1, le=1, description="Of the `top_k`, concepts with a confidence below this are left out. Null: none."
+    )
+    thresholds: dict[str, float] | str | None = Field(
+        None,
+        description="Thresholds of single concepts, by name, or a text file with lines of concept, tab, number; others "
+        "have `threshold`. A row gets the `top_k` best of the concepts that reach their own.",
     )
     confidence: Literal["cosine", "softmax"] = Field(
         "cosine", description="Cosine of picture and concept, or its softmax over the whole vocabulary."
@@ -89,6 +126,20 @@ class ZeroShot(Section):
             )
         return value
 
+    @field_validator("thresholds", mode="before")
+    @classmethod
+    def _are_cosines(cls, value: Any) -> Any:
+        if value is None or isinstance(value, str):
+            return value
+        if not isinstance(value, dict):
+            raise ValueError(f"`thresholds` is {value!r}; it must be a mapping of concepts to numbers, or a text file")
+        for concept, number in value.items():
+            if not isinstance(concept, str):
+                raise ValueError(f"`thresholds` names {concept!r}, which YAML takes for no text; put it in quotes")
+            if isinstance(number, bool) or not isinstance(number, int | float) or not -1 <= number <= 1:
+                raise ValueError(f"`thresholds` of {concept!r} is {number!r}; it must be a number in [-1, 1]")
+        return value
+
     @model_validator(mode="after")
     def _scale_is_used(self) -> ZeroShot:
         if self.logit_scale is not None and self.confidence != "softmax":
@@ -97,7 +148,7 @@ class ZeroShot(Section):
 
     def output_fields(self) -> dict[str, Any]:
         """See `Section`; names and their embeddings are a state of their own, with a digest of its content."""
-        return self.model_dump(mode="json", exclude={"vocabulary", "templates", "encoder"})
+        return self.model_dump(mode="json", exclude={"vocabulary", "cleaning", "templates", "encoder"})
 
     def behind(self, embed: Section | None) -> ZeroShot:
         """This section with its `encoder` named, which is that of the embed section where there is one.

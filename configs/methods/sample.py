@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -9,12 +10,65 @@ from pydantic import Field, model_validator
 from configs.section import Section
 
 
+def sub_batch_size(superbatch: int, filter_ratio: float, *, power_of_two: bool = False) -> int:
+    """b = (1 - f) B, the rows kept of a superbatch of B on one worker, to the nearest whole number.
+
+    Args:
+        superbatch: B, 1 or more.
+        filter_ratio: f, in [0, 1).
+        power_of_two: As the released CABS code: 2 ** round(log2((1 - f) B)), at most B, so that with B = 1,000 and
+            f = 0.8 it is 256 and the filter ratio is not the one asked for.
+    """
+    if superbatch < 1:
+        raise ValueError(f"`superbatch` is {superbatch}; it must be at least 1")
+    if not 0 <= filter_ratio < 1:
+        raise ValueError(f"`filter_ratio` is {filter_ratio}; it must be in [0, 1)")
+    wanted = (1 - filter_ratio) * superbatch
+    return min(superbatch, 2 ** max(0, round(math.log2(wanted)))) if power_of_two else max(1, round(wanted))
+
+
 class Batches(Section):
     """What every sampler has: superbatches of B draws, of which b = (1 - filter ratio) * B are kept."""
 
-    batch_size: int = Field(256, ge=1, description="Rows of one emitted batch (the sub-batch), all workers together.")
+    batch_size: int = Field(
+        256,
+        ge=1,
+        description="Rows of one emitted batch (the sub-batch), all workers together; computed if `superbatch_size` "
+        "is given.",
+    )
     filter_ratio: float = Field(0.0, ge=0, lt=1, description="Share of each superbatch that is not emitted.")
     world_size: int = Field(1, ge=1, description="Training workers (ranks) among which each batch is divided.")
+    superbatch_size: int | None = Field(
+        None, ge=1, description="Draws of a superbatch, instead of `batch_size`. Null: batch_size / (1 - filter_ratio)."
+    )
+    rounding: Literal["nearest", "power_of_two"] = Field(
+        "nearest",
+        description="How (1 - filter_ratio) * `superbatch_size` becomes whole on each worker; `power_of_two`: as in "
+        "the released CABS code.",
+    )
+
+    @model_validator(mode="after")
+    def _sizes_agree(self) -> Batches:
+        if self.superbatch_size is not None:
+            self._take_batch_size(self.superbatch_size)
+        elif self.rounding != "nearest":
+            raise ValueError(f"`rounding` is {self.rounding}, which only `superbatch_size` has a use for; give that")
+        return self
+
+    def _take_batch_size(self, superbatch: int) -> None:
+        """Compute `batch_size`; one that was given as well must be the same."""
+        if superbatch % self.world_size:
+            raise ValueError(
+                f"`superbatch_size` is {superbatch}; it must be a multiple of `world_size`, which is {self.world_size}"
+            )
+        share, power_of_two = superbatch // self.world_size, self.rounding == "power_of_two"
+        size = sub_batch_size(share, self.filter_ratio, power_of_two=power_of_two) * self.world_size
+        if "batch_size" in self.model_fields_set and self.batch_size != size:
+            raise ValueError(
+                f"`batch_size` is {self.batch_size}, but `superbatch_size` {superbatch} and `filter_ratio` "
+                f"{self.filter_ratio} make it {size}; leave one of them out"
+            )
+        object.__setattr__(self, "batch_size", size)  # frozen for everybody else
 
     @model_validator(mode="after")
     def _divisible(self) -> Batches:
@@ -24,14 +78,16 @@ class Batches(Section):
             )
         if self.filter_ratio > 0 and self.superbatch == self.batch_size:
             raise ValueError(
-                f"`filter_ratio` is {self.filter_ratio}, but with `batch_size` {self.batch_size} and `world_size` "
-                f"{self.world_size} nothing would be filtered; raise one of the first two"
+                f"`filter_ratio` is {self.filter_ratio}, but with a batch of {self.batch_size} and `world_size` "
+                f"{self.world_size} nothing would be filtered; raise one of the three"
             )
         return self
 
     @property
     def superbatch(self) -> int:
         """B: draws per superbatch, a multiple of the world size."""
+        if self.superbatch_size is not None:
+            return self.superbatch_size
         return round(self.batch_size / (1 - self.filter_ratio) / self.world_size) * self.world_size
 
 
@@ -39,6 +95,47 @@ class Iid(Batches):
     """The first b of each superbatch: independent, identically distributed."""
 
     kind: Literal["iid"] = "iid"
+
+
+Factor = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class ReleasedTargets(Section):
+    """As in the authors' released code: the batch divided evenly among the concepts of the superbatch, capped."""
+
+    kind: Literal["released"] = "released"
+
+
+class Shaped(Section):
+    """A target distribution: counts in proportion to a weight for each concept that the superbatch holds."""
+
+    factors: dict[str, Factor] = Field(
+        {}, description="More of these, fewer of those: what a concept's weight is multiplied by; 0: none of it."
+    )
+
+
+class UniformTargets(Shaped):
+    """The same weight for every concept."""
+
+    kind: Literal["uniform"] = "uniform"
+
+
+class NaturalTargets(Shaped):
+    """The natural frequency, as the superbatch has it, to a power: 1 keeps it, 0 is uniform."""
+
+    kind: Literal["natural"] = "natural"
+    exponent: float = Field(0.5, ge=-4, le=4, description="The power; below 1 flattens, below 0 turns it upside down.")
+
+
+class FileTargets(Shaped):
+    """Weights of a file."""
+
+    kind: Literal["file"] = "file"
+    path: str = Field(description="A text file with lines of concept, tab, weight.")
+    others: Factor = Field(0.0, description="Weight of concepts that the file does not name.")
+
+
+Targets = Annotated[ReleasedTargets | UniformTargets | NaturalTargets | FileTargets, Field(discriminator="kind")]
 
 
 class CabsDm(Batches):
@@ -49,13 +146,29 @@ class CabsDm(Batches):
     variant: Literal["released", "printed"] = Field(
         "released", description="The authors' released code, or the formula printed in the paper."
     )
-    minimum: int = Field(1, ge=1, description="Smallest target count of a concept.")
-    maximum: int = Field(10, ge=1, description="Largest target count of a concept, and its cap per worker.")
+    targets: Targets = Field(ReleasedTargets(), description="How often a batch should hold each concept.")
+    minimum: int = Field(1, ge=1, description="Smallest target count of a concept that is wanted at all.")
+    maximum: int | None = Field(
+        None,
+        ge=1,
+        description="Largest target count of a concept, and its cap per worker. Null: 10 with `released` targets, "
+        "none with others.",
+    )
+    fill: bool = Field(
+        True,
+        description="Fill a batch that falls short since capped concepts void the rest: with the rows that repeat the "
+        "fewest capped concepts. False: short batches, as in the released code.",
+    )
+
+    @property
+    def cap(self) -> int | None:
+        """The maximum that holds; null: none."""
+        return 10 if self.maximum is None and self.targets.kind == "released" else self.maximum
 
     @model_validator(mode="after")
     def _ordered(self) -> CabsDm:
-        if self.minimum > self.maximum:
-            raise ValueError(f"`minimum` is {self.minimum}; it must not exceed `maximum`, which is {self.maximum}")
+        if self.cap is not None and self.minimum > self.cap:
+            raise ValueError(f"`minimum` is {self.minimum}; it must not exceed `maximum`, which is {self.cap}")
         return self
 
 
@@ -66,4 +179,77 @@ class CabsFm(Batches):
     filter_ratio: float = Field(0.8, ge=0, lt=1, description="Share of each superbatch that is not emitted.")
 
 
-Sample = Annotated[Iid | CabsDm | CabsFm, Field(discriminator="kind")]
+class Towers(Section):
+    """An image-text model as its embeddings show it: two columns of vectors, and what it makes of their cosines."""
+
+    image: str = Field(description="Column of image vectors: of the input, lists of numbers; or `image_embedding`.")
+    text: str = Field(description="Column of text vectors: of the input, lists of numbers; or `text_embedding`.")
+    logit_scale: float = Field(
+        gt=0, le=1000, description="What the model multiplies cosines by, as learned (not its logarithm)."
+    )
+    logit_bias: float = Field(
+        0.0, ge=-1000, le=1000, description="What a sigmoid model then adds, as learned; SigLIP begins with -10."
+    )
+
+
+class LearnerTowers(Towers):
+    """The model in training: if not said otherwise, the one of `embed`."""
+
+    image: str = Field("image_embedding", description="As in `reference`; `image_embedding` is what `embed` makes.")
+    text: str = Field("text_embedding", description="As in `reference`; `text_embedding` is what `embed` makes.")
+
+
+class Jest(Batches):
+    """JEST: rows that are learnable together, hard for a learner and easy for a reference, chosen chunk by chunk."""
+
+    kind: Literal["jest"] = "jest"
+    filter_ratio: float = Field(0.8, ge=0, lt=1, description="Share of each superbatch that is not emitted.")
+    learner: LearnerTowers | None = Field(None, description="The model in training; not for `easy_reference`.")
+    reference: Towers | None = Field(None, description="A model trained on clean data; not for `hard_learner`.")
+    criterion: Literal["learnability", "easy_reference", "hard_learner"] = Field(
+        "learnability", description="Loss of the learner less that of the reference, or one of the two alone."
+    )
+    form: Literal["sigmoid", "softmax"] = Field(
+        "sigmoid", description="The loss: of each pair by itself, as SigLIP's, or among the chosen rows, as CLIP's."
+    )
+    chunks: int = Field(
+        16, ge=1, description="Steps in which a rank's rows are chosen, each given the earlier; 1: each row by itself."
+    )
+    greedy: bool = Field(False, description="Take the highest of each chunk instead of drawing by softmax.")
+
+    def towers(self) -> list[tuple[float, Towers]]:
+        """The models that the criterion compares, and the sign of their losses."""
+        pairs = (1.0, self.learner, "easy_reference"), (-1.0, self.reference, "hard_learner")
+        return [(sign, one) for sign, one, without in pairs if one is not None and self.criterion != without]
+
+    @model_validator(mode="after")
+    def _models_are_there(self) -> Jest:
+        for name, one, without in (
+            ("learner", self.learner, "easy_reference"),
+            ("reference", self.reference, "hard_learner"),
+        ):
+            if one is None and self.criterion != without:
+                raise ValueError(
+                    f"`{name}` is missing, which `criterion` {self.criterion} compares; give its columns and its "
+                    "`logit_scale`"
+                )
+            if one is not None and one.logit_bias and self.form == "softmax":
+                raise ValueError(
+                    f"`{name}.logit_bias` is {one.logit_bias}, which only `form` sigmoid has a use for; leave it out"
+                )
+        if self.criterion == "learnability" and self.learner is not None and self.reference is not None:
+            if self.learner.model_dump() == self.reference.model_dump():
+                raise ValueError("`learner` and `reference` are the same: every row is as good as any; name two models")
+        return self
+
+    @model_validator(mode="after")
+    def _chunks_have_rows(self) -> Jest:
+        share = self.batch_size // self.world_size
+        if self.chunks > share:
+            raise ValueError(
+                f"`chunks` is {self.chunks}; it must be at most the rows of a batch on one rank, which are {share}"
+            )
+        return self
+
+
+Sample = Annotated[Iid | CabsDm | CabsFm | Jest, Field(discriminator="kind")]

@@ -76,4 +76,50 @@ class NearDuplicates(Section):
     )
 
 
-Select = Annotated[ExactDuplicates | Threshold | NearDuplicates, Field(discriminator="kind")]
+class Balance(Section):
+    """Thin the commonest concepts: MetaCLIP-style balancing on whatever concepts `annotate` found.
+
+    A concept in more than t rows keeps each of them with probability t / rows, a rarer one keeps all of its rows; a
+    row stays if one of its concepts keeps it. The paper's own setting is captions against 500,000 entries (words and
+    phrases of Wikipedia and WordNet) without case folding, and t = 20,000 for 400 million pairs.
+    """
+
+    reasons: ClassVar[dict[str, Reason]] = {
+        "no_concept": Reason(
+            "The annotator found no concept in the row.",
+            "Give `annotate` a wider vocabulary or a lower threshold; balancing never keeps a row without a concept.",
+        ),
+        "balanced_out": Reason(
+            "All its concepts are in many rows, and the draw went against it.",
+            "Its score is the probability with which it was kept; raise `threshold` (or `tail_share`).",
+        ),
+    }
+
+    kind: Literal["balance"] = "balance"
+    threshold: float | None = Field(
+        None,
+        gt=0,
+        allow_inf_nan=False,
+        description="t, in rows: concepts in more rows are thinned towards it. MetaCLIP: 20,000 for 400M pairs.",
+    )
+    tail_share: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Instead of `threshold`: t such that concepts in at most t rows hold about this share of all "
+        "concept occurrences.",
+    )
+    draw: int = Field(
+        0, ge=0, le=2**63 - 1, description="Another number draws anew: a second `balance` in one run needs its own."
+    )
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Balance:
+        if (self.threshold is None) == (self.tail_share is None):
+            raise ValueError(
+                f"`threshold` is {self.threshold} and `tail_share` is {self.tail_share}; give exactly one of them"
+            )
+        return self
+
+
+Select = Annotated[ExactDuplicates | Threshold | NearDuplicates | Balance, Field(discriminator="kind")]

@@ -25,7 +25,11 @@ class Annotator(Protocol):
     - `summarise(rows: pa.Table) -> pa.Table`, per shard, small;
     - `fit(summaries: Iterable[pa.Table]) -> dict[str, np.ndarray]`, once: the state that `Annotator(config, state=...)`
       gets from then on. Numbers only, no objects, for it is kept as `.npz` without pickle; empty if nothing was found;
-    - `from_text(text: str) -> dict[str, np.ndarray]`: the state from a vocabulary that `config.vocabulary` names.
+    - `from_text(text: str) -> dict[str, np.ndarray]`: the state from a vocabulary that `config.vocabulary` names;
+      ValueError if there is no concept in it;
+    - `fitted: bool`: whether this configuration wants `summarise` and `fit`; left out: it does.
+
+    A state with the arrays of `tasks.annotate.entries.State` gets its mapping of names to concepts written beside it.
 
     One whose state takes long to compute has, besides `from_text`, whose state it is then constructed with:
 

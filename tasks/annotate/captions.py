@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 import pyarrow as pa
@@ -10,90 +10,76 @@ import pyarrow as pa
 from configs.methods.annotate import Captions
 from tasks import Failure, Result
 from tasks.annotate import mining
-from tasks.annotate.entries import decode_vocabulary, encode_vocabulary, parse_vocabulary
+from tasks.annotate.cleaning import normalise
+from tasks.annotate.entries import State, decode_vocabulary, given_state, mined_state
+from tasks.annotate.matching import Matcher, match, space
 from tasks.annotate.sidecar import SCHEMA, sidecar
-from tasks.embed.texts import read_texts
+from tasks.annotate.slabs import slabs
 
-SPACING = str.maketrans({mark: f" {mark} " for mark in ",.;:?!`"} | dict.fromkeys("\t\n\r", " "))
-
-
-def space(text: str) -> str:
-    """The text with a blank at both ends, around `, . ; : ? !` and backtick, and for tab, newline, carriage return."""
-    return f" {text.translate(SPACING)} "
-
-
-def match(texts: Iterable[str | None], vocabulary: Sequence[str]) -> list[list[int]]:
-    """For each text the sorted distinct indices of the vocabulary entries in it; none for None.
-
-    An entry is in a text if, with a blank at both ends, it is a substring of the spaced text: "hotdog" has no "dog",
-    "dog," has one, "Dog" has none. There is no stemming, and an entry that itself has one of the spaced marks next to
-    a letter matches nothing.
-    """
-    matcher = Matcher(vocabulary)
-    return [[] if text is None else matcher(text) for text in texts]
-
-
-class Matcher:
-    """`match` for one text after another, the automaton built once."""
-
-    def __init__(self, vocabulary: Sequence[str]) -> None:
-        from ahocorasick_rs import AhoCorasick
-
-        if "" in vocabulary:
-            raise ValueError(f"`vocabulary` has an empty entry at {vocabulary.index('')}; it would match anything")
-        self._automaton = AhoCorasick([f" {entry} " for entry in vocabulary])
-
-    def __call__(self, text: str) -> list[int]:
-        """Sorted distinct indices of the entries in a text."""
-        # Overlapping, for neighbours share the blank between them.
-        return sorted({entry for entry, _, _ in self._automaton.find_matches_as_indexes(space(text), overlapping=True)})
+__all__ = ["CaptionAnnotator", "match", "space"]
 
 
 class CaptionAnnotator:
-    """Concepts of a vocabulary in the captions, case folded if so configured.
+    """Concepts of a vocabulary in the captions, case folded if so configured, each once, in the vocabulary's order.
 
-    The vocabulary comes as `state["vocabulary"]`: a user's, or one mined by `summarise` and `fit` and frozen.
+    The vocabulary comes as state, see `entries.State`: a user's, or one mined by `summarise` and `fit` and frozen. All
+    names that became a concept by cleaning are looked for, as they are written and as they are when normalised.
     """
 
     libraries = ("ahocorasick_rs",)
     needs = ("text",)
     provides = tuple(SCHEMA.names)
 
-    def __init__(self, config: Captions, state: dict[str, np.ndarray] | None = None) -> None:
+    def __init__(self, config: Captions, state: State | None = None) -> None:
         self.config = config
-        self._vocabulary: list[str] | None = None
+        self._matcher: Matcher | None = None
         if state is not None:
-            self._vocabulary = list(dict.fromkeys(map(self._fold, decode_vocabulary(state["vocabulary"]))))
-            self._matcher = Matcher(self._vocabulary)
+            spellings = self._spellings(state)
+            concepts = list(dict.fromkeys(spellings.values()))
+            place = {concept: index for index, concept in enumerate(concepts)}
+            meanings = np.fromiter((place[concept] for concept in spellings.values()), np.int64, len(spellings))
+            self._concepts, self._matcher = pa.array(concepts, pa.string()), Matcher(list(spellings), meanings)
 
     def run(self, rows: pa.Table) -> Result:
         """Annotate one shard; a caption that is not UTF-8 fails."""
-        if self._vocabulary is None:
+        if self._matcher is None:
             raise ValueError("`state` is None; captions need a vocabulary to be matched against, given or mined")
-        texts, broken = read_texts(rows["text"])
-        found = [[] if text is None else self._matcher(self._fold(text)) for text in texts]
-        counts = np.fromiter(map(len, found), np.int64, len(found))
-        indices = np.fromiter((index for row in found for index in row), np.int64, counts.sum())
-        missing = np.fromiter((text is None for text in texts), bool, len(texts))
-        concepts = pa.array(self._vocabulary, pa.string()).take(pa.array(indices))
-        failures = [Failure(row, "undecodable_text", detail) for row, detail in broken.items()]
-        return Result(sidecar(concepts, counts, missing), failures)
+        tables, failures = [SCHEMA.empty_table()], []
+        for slab in slabs(rows["text"], self.config.lowercase):
+            counts, found = self._matcher(slab)
+            tables.append(sidecar(self._concepts.take(pa.array(found)), counts, slab.missing))
+            failures += [Failure(row, "undecodable_text", detail) for row, detail in slab.broken.items()]
+        return Result(pa.concat_tables(tables), failures)
 
     def summarise(self, rows: pa.Table) -> pa.Table:
         """How many of a shard's captions have each phrase."""
-        texts, _ = read_texts(rows["text"])
-        spaced = (space(self._fold(text)) for text in texts if text is not None)
+        spaced = (slab.spaced.decode() for slab in slabs(rows["text"], self.config.lowercase))
         return mining.count_phrases(spaced, self.config.max_words, max(mining.SUMMARY_ROWS, self.config.max_concepts))
 
-    def fit(self, summaries: Iterable[pa.Table]) -> dict[str, np.ndarray]:
-        """The vocabulary of the most frequent phrases; empty if none is in `min_count` captions."""
-        phrases = mining.frequent_phrases(summaries, self.config.min_count, self.config.max_concepts)
-        return {"vocabulary": encode_vocabulary(phrases)}
+    def fit(self, summaries: Iterable[pa.Table]) -> State:
+        """The vocabulary of the most frequent phrases, a rare name joining a frequent one if names are merged.
 
-    @staticmethod
-    def from_text(text: str) -> dict[str, np.ndarray]:
+        It is empty if no phrase is in `min_count` captions.
+        """
+        found = mining.frequent_phrases(summaries, self.config.min_count, self.config.max_concepts)
+        phrases, captions = found["phrase"].to_pylist(), found["captions"].to_pylist()
+        return mined_state(phrases, captions, self.config.cleaning, self.config.lowercase)
+
+    def from_text(self, text: str) -> State:
         """The vocabulary of a user's file."""
-        return {"vocabulary": encode_vocabulary(parse_vocabulary(text))}
+        return given_state(text, self.config.cleaning, self.config.lowercase)
+
+    def _spellings(self, state: State) -> dict[str, str]:
+        """What is looked for, and the concept that it stands for; the concepts themselves first."""
+        concepts = [self._fold(concept) for concept in decode_vocabulary(state["vocabulary"])]
+        spellings = dict(zip(concepts, concepts, strict=True))
+        if "names" in state:
+            for name, index in zip(decode_vocabulary(state["names"]), state["concept_of"].tolist(), strict=True):
+                if index >= 0:
+                    spellings.setdefault(self._fold(name), concepts[index])
+                    if self.config.cleaning != "none":
+                        spellings.setdefault(normalise(name), concepts[index])
+        return spellings
 
     def _fold(self, text: str) -> str:
         return text.lower() if self.config.lowercase else text

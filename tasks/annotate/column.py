@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -9,26 +11,40 @@ import pyarrow.compute as pc
 from configs.errors import ColumnError
 from configs.methods.annotate import ConceptColumn
 from tasks import Failure, Result
+from tasks.annotate import mining
+from tasks.annotate.cleaning import normalise
+from tasks.annotate.entries import State, decode_vocabulary, mined_state
 from tasks.annotate.sidecar import SCHEMA, sidecar
 from tasks.embed.texts import read_texts
+
+MERGED = 100_000
+"""Distinct concepts, those of the most rows, that are compared for merging; the others are what they are."""
 
 
 class ColumnAnnotator:
     """The concepts of a column, repeats kept, those with a confidence below the threshold left out.
 
     Of a joined string the parts are trimmed. Null and empty concepts are left out, and so are those whose confidence is
-    null or NaN. A row fails that is not UTF-8, or has not as many confidences as concepts.
+    null or NaN, and those that cleaning leaves empty. A row fails that is not UTF-8, or has not as many confidences as
+    concepts.
+
+    With `cleaning: merge` what merges is found once from all rows (`summarise`, `fit`) and comes as state.
     """
 
     provides = tuple(SCHEMA.names)
 
-    def __init__(self, config: ConceptColumn, state: dict[str, np.ndarray] | None = None) -> None:
-        """`state` is there for the Protocol: nothing is fitted."""
+    def __init__(self, config: ConceptColumn, state: State | None = None) -> None:
         if config.threshold > 0 and config.scores is None:
             raise ValueError(f"`threshold` is {config.threshold}, but `scores` names no column of confidences")
         self.config = config
         self.needs = (config.column,) if config.scores is None else (config.column, config.scores)
         self.input_columns = self.needs
+        self.fitted = config.cleaning == "merge"
+        self._merged: dict[str, str] | None = None
+        if state is not None:
+            concepts = decode_vocabulary(state["vocabulary"])
+            places = zip(decode_vocabulary(state["names"]), state["concept_of"].tolist(), strict=True)
+            self._merged = {normalise(name): concepts[place] for name, place in places if place >= 0}
 
     def run(self, rows: pa.Table) -> Result:
         """Annotate one shard.
@@ -36,6 +52,33 @@ class ColumnAnnotator:
         Raises:
             ColumnError: If a column is of a type that cannot be read.
         """
+        if self.fitted and self._merged is None:
+            raise ValueError("`state` is None; `cleaning` merge needs what `fit` has found")
+        null, concepts, owner, scores, problems = self._read(rows)
+        if self.config.cleaning != "none":
+            concepts, owner, scores = self._cleaned(concepts, owner, scores)
+        kept = np.bincount(owner, minlength=len(rows))
+        null[list(problems)] = True
+        table = sidecar(concepts, kept, null, None if scores is None else pa.array(scores))
+        return Result(table, [Failure(row, "bad_concepts", problems[row]) for row in sorted(problems)])
+
+    def summarise(self, rows: pa.Table) -> pa.Table:
+        """How many of a shard's rows have each concept, as it is written there."""
+        _, concepts, owner, _, _ = self._read(rows)
+        encoded = concepts.dictionary_encode()
+        size = max(1, len(encoded.dictionary))
+        found = np.unique(owner * size + encoded.indices.to_numpy()) % size
+        counts = np.bincount(found, minlength=len(encoded.dictionary))
+        table = pa.table([encoded.dictionary.cast(pa.string()), counts], schema=mining.SCHEMA)
+        return mining.most_frequent(table, mining.SUMMARY_ROWS)
+
+    def fit(self, summaries: Iterable[pa.Table]) -> State:
+        """Which concepts become which: those of fewer rows those of more; empty if there is none."""
+        found = mining.frequent_phrases(summaries, min_count=1, max_concepts=MERGED)
+        return mined_state(found["phrase"].to_pylist(), found["captions"].to_pylist(), self.config.cleaning)
+
+    def _read(self, rows: pa.Table) -> tuple[np.ndarray, pa.Array, np.ndarray, np.ndarray | None, dict[int, str]]:
+        """Which rows are null, bool `(n,)`; the concepts that count, their rows and confidences; row -> problem."""
         null = {name: rows[name].is_null().to_numpy() for name in self.needs}
         name, scored_by = self.config.column, self.config.scores
         concepts, counts, broken = _concepts(rows[name], name, self.config.separator)
@@ -54,10 +97,20 @@ class ColumnAnnotator:
             aligned = np.full(len(concepts), np.nan, np.float32)
             aligned[~failed[owner]] = scores[~np.repeat(failed, score_counts)]
             keep &= aligned >= self.config.threshold
-            scores = pa.array(aligned[keep])
-        kept = np.bincount(owner[keep], minlength=len(rows))
-        table = sidecar(concepts.filter(pa.array(keep)), kept, null[name] | failed, scores)
-        return Result(table, [Failure(row, "bad_concepts", problems[row]) for row in sorted(problems)])
+            scores = aligned[keep]
+        return null[name], concepts.filter(pa.array(keep)), owner[keep], scores, problems
+
+    def _cleaned(
+        self, concepts: pa.Array, owner: np.ndarray, scores: np.ndarray | None
+    ) -> tuple[pa.Array, np.ndarray, np.ndarray | None]:
+        """The concepts cleaned, those left out that are empty then, with their rows and confidences."""
+        encoded = concepts.dictionary_encode()
+        spelled = [normalise(value) for value in encoded.dictionary.to_pylist()]
+        merged = self._merged or {}
+        cleaned = pa.array([merged.get(spelling, spelling) for spelling in spelled], pa.large_string())
+        concepts = cleaned.take(encoded.indices)
+        keep = pc.not_equal(concepts, "").to_numpy(zero_copy_only=False)
+        return concepts.filter(pa.array(keep)), owner[keep], None if scores is None else scores[keep]
 
 
 def _concepts(column: pa.ChunkedArray, name: str, separator: str) -> tuple[pa.Array, np.ndarray, np.ndarray]:

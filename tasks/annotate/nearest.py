@@ -34,13 +34,22 @@ LOW = 0xFFFFFFFF
 class Nearest:
     """The `k` classes whose vectors have the highest dot products, equal ones in the order of the classes.
 
+    With thresholds only classes whose confidence reaches their own are looked at, perhaps fewer than `k`.
+
     Attributes:
         k: Classes found for each row: the number asked for, or all there are.
         rows: Rows of a block: what `search` wants its vectors cut into.
     """
 
     def __init__(
-        self, classes: np.ndarray, k: int, *, scale: float | None = None, device: str = "cpu", workers: int = 0
+        self,
+        classes: np.ndarray,
+        k: int,
+        *,
+        scale: float | None = None,
+        thresholds: np.ndarray | None = None,
+        device: str = "cpu",
+        workers: int = 0,
     ) -> None:
         """Put the classes on the device.
 
@@ -48,6 +57,7 @@ class Nearest:
             classes: float32 `(V, D)`.
             k: Classes wanted.
             scale: If given, confidences are softmax(scale * dot product) over all classes, else the dot products.
+            thresholds: float32 `(V,)`, no NaN; -inf lets a class pass always.
             device: `cpu` or `cuda`.
             workers: Blocks computed at once on a CPU, one thread each; 0: one per core.
         """
@@ -59,10 +69,15 @@ class Nearest:
         self._group = group_size(len(classes), self.k)
         padding = -len(classes) % self._group
         self._classes = torch.from_numpy(np.pad(classes, ((0, padding), (0, 0)))).to(device)
+        self._thresholds = None
+        if thresholds is not None:
+            self._thresholds = torch.from_numpy(np.pad(thresholds, (0, padding))).to(device)
         self._workers = 2 if device == "cuda" else workers or os.cpu_count() or 1
 
     def search(self, vectors: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Classes int64 `(n, k)`, best first, and their confidences float32 `(n, k)`, block by block.
+
+        Where fewer than `k` classes reach their thresholds, -1 and -inf stand behind them.
 
         Args:
             vectors: Blocks of float16 `(rows, D)`, the last perhaps shorter.
@@ -79,10 +94,26 @@ class Nearest:
         with torch.inference_mode():
             scores = torch.from_numpy(full).to(self._device).float() @ self._classes.T
             scores[:, self._count :] = -math.inf
-            best, classes = top(scores, self.k, self._group)
-            if self._scale is not None:
-                best = _softmax_at(best, scores, self._scale)
+            if self._thresholds is None:
+                best, classes = top(scores, self.k, self._group)
+                if self._scale is not None:
+                    best = _softmax_at(best, scores, self._scale)
+            else:
+                best, classes = self._reaching(scores, self._thresholds)
             return classes[: len(block)].cpu().numpy(), best[: len(block)].cpu().numpy()
+
+    def _reaching(self, scores: torch.Tensor, thresholds: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Confidences and classes as `search` returns them, of scores that are overwritten."""
+        confidences = scores
+        if self._scale is not None:
+            confidences = _exponentials(scores.clone(), scores.amax(1, keepdim=True), self._scale)
+            confidences.div_(confidences.sum(1, keepdim=True))
+        scores.masked_fill_(confidences < thresholds, -math.inf)
+        best, classes = top(scores, self.k, self._group)
+        nothing = best == -math.inf
+        if self._scale is not None:
+            best = confidences.gather(1, classes).masked_fill_(nothing, -math.inf)
+        return best, classes.masked_fill_(nothing, -1)
 
 
 def block_rows(classes: int, device: str) -> int:
@@ -134,9 +165,13 @@ def first_highest(values: torch.Tensor, k: int) -> torch.Tensor:
 
 def _softmax_at(best: torch.Tensor, scores: torch.Tensor, scale: float) -> torch.Tensor:
     """Softmax over each row of `scores`, which is overwritten, at its highest ones."""
-    logits = scores.sub_(best[:, :1]).mul_(scale).clamp_(min=SMALLEST_LOGIT)
-    total = logits.exp_().sum(1, keepdim=True)
+    total = _exponentials(scores, best[:, :1], scale).sum(1, keepdim=True)
     return ((best - best[:, :1]) * scale).exp_() / total
+
+
+def _exponentials(scores: torch.Tensor, highest: torch.Tensor, scale: float) -> torch.Tensor:
+    """exp of the logits, less the highest of their row, in the place of `scores`."""
+    return scores.sub_(highest).mul_(scale).clamp_(min=SMALLEST_LOGIT).exp_()
 
 
 @cache

@@ -14,9 +14,10 @@ from configs.errors import ModelError, StageError
 from configs.methods.annotate import ZeroShot
 from configs.methods.embed import OpenClip
 from tasks import Result
-from tasks.annotate.entries import decode_vocabulary, encode_vocabulary, parse_vocabulary
+from tasks.annotate.entries import decode_vocabulary, given_state
 from tasks.annotate.nearest import Nearest
 from tasks.annotate.sidecar import SCHEMA, sidecar
+from tasks.annotate.thresholds import as_mapping, check_known, per_concept
 from tasks.embed.checkpoint import SCHEMES, check_names, located, weights_digest
 from tasks.embed.device import Device, resolve_device
 from tasks.embed.encoder import load_encoder
@@ -66,8 +67,9 @@ def _in_pieces(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
 class ZeroShotAnnotator:
     """The concepts whose class embeddings are nearest to the image embedding, best first, with their confidences.
 
-    A confidence is the cosine, or its softmax over the whole vocabulary. Of the `top_k` best (equal cosines: the
-    earlier in the vocabulary) those remain whose confidence reaches `threshold`. A row without an embedding stays null.
+    A confidence is the cosine, or its softmax over the whole vocabulary. Of the concepts whose confidence reaches their
+    threshold a row gets the `top_k` best (equal cosines: the earlier in the vocabulary). A row without an embedding
+    stays null.
 
     The class embeddings come as `state`; they are computed by `build` and `join` from the state that `from_text` gives.
     """
@@ -93,9 +95,11 @@ class ZeroShotAnnotator:
         return [f"{self._tower.model} has random weights: the concepts that `zero_shot` finds mean nothing."]
 
     def check(self) -> None:
-        """Raise ValueError if the device or the model's name is wrong; nothing is loaded or fetched."""
+        """Raise ValueError if the device, the model's name or a threshold's concept is wrong; no model is loaded."""
         resolve_device(self._tower.device)
         check_names(self._tower)
+        if self._thresholds:
+            check_known(self._thresholds, self.config)
 
     def depends_on(self) -> dict[str, Any]:
         """What the class embeddings depend on besides the vocabulary, and the device of all that follows."""
@@ -109,10 +113,9 @@ class ZeroShotAnnotator:
         }
 
     # ---- class embeddings
-    @staticmethod
-    def from_text(text: str) -> dict[str, np.ndarray]:
+    def from_text(self, text: str) -> dict[str, np.ndarray]:
         """The vocabulary of a file: what `parts` and `build` work on."""
-        return {"vocabulary": encode_vocabulary(parse_vocabulary(text))}
+        return given_state(text, self.config.cleaning)
 
     def accept(self, schema: pa.Schema) -> None:
         """Raise StageError if image embeddings of this type cannot be compared with the text tower's; loads it."""
@@ -170,8 +173,8 @@ class ZeroShotAnnotator:
         for classes, confidences in self._nearest.search(blocks):
             missing = column.slice(first, len(classes)).is_null().to_numpy()
             first += len(classes)
-            found = np.repeat(~missing[:, None], classes.shape[1], axis=1)
-            if self.config.threshold is not None:
+            found = ~missing[:, None] & (confidences > -np.inf)
+            if self.config.threshold is not None and not self._thresholds:  # else each has its own
                 found &= confidences >= self.config.threshold
             concepts = names.take(pa.array(classes[found]))
             yield sidecar(concepts, found.sum(axis=1), missing, pa.array(confidences[found]))
@@ -181,13 +184,19 @@ class ZeroShotAnnotator:
         scale = None
         if self.config.confidence == "softmax":
             scale = self.config.logit_scale or float(self._state["logit_scale"])
+        own = self._thresholds
         return Nearest(
             self._state["classes"],
             self.config.top_k,
             scale=scale,
+            thresholds=per_concept(own, self._names, self.config.threshold) if own else None,
             device=self.device,
             workers=self._tower.cpu_threads,
         )
+
+    @cached_property
+    def _thresholds(self) -> dict[str, float]:
+        return as_mapping(self.config.thresholds)
 
     @property
     def _tower(self) -> OpenClip:

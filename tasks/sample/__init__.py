@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import pyarrow as pa
+
+if TYPE_CHECKING:
+    from tasks.sample.coverage import Account
 
 
 class Sampler(Protocol):
@@ -15,6 +18,12 @@ class Sampler(Protocol):
     """Sidecar columns that `pick` reads."""
     independent: bool
     """Whether superbatches can be picked in any order and in parallel."""
+    input_columns: tuple[str, ...]
+    """Optional: those of `needs` that are columns of the input by the name the user gave."""
+    libraries: tuple[str, ...]
+    """Optional: distributions that make its numbers."""
+    part_rows: int
+    """Optional: draws that may be in memory at once with their `needs`, where these are wide."""
 
     def pick(self, superbatch: pa.Table, step: int) -> list[np.ndarray]:
         """Returns one int64 array of row indices per rank, each in order of use, no index twice.
@@ -23,6 +32,17 @@ class Sampler(Protocol):
             superbatch: The `needs` columns of the B rows drawn for this step; rank r owns rows `[r*B/W, (r+1)*B/W)`.
             step: Number of the superbatch, from 0.
         """
+        ...
+
+
+class AccountableSampler(Sampler, Protocol):
+    """A sampler that goes by concepts and tells what it did with them, for the report."""
+
+    named: list[str]
+    """Optional: concepts that its configuration names; a run warns of those that no superbatch held."""
+
+    def pick_and_account(self, superbatch: pa.Table, step: int) -> tuple[list[np.ndarray], Account]:
+        """Returns what `pick` returns, and the account of this superbatch."""
         ...
 
 
@@ -42,4 +62,5 @@ METHODS: dict[str, str] = {
     "iid": "tasks.sample.iid:IidSampler",
     "cabs_dm": "tasks.sample.cabs:CabsDm",
     "cabs_fm": "tasks.sample.cabs:CabsFm",
+    "jest": "tasks.sample.jest:Jest",
 }

@@ -13,11 +13,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from configs.errors import ConfigError
 from configs.methods import sample as methods
-from storage import files
+from tasks.annotate.numbers import read_numbers
 from tasks.mix.draws import largest_remainder
 from tasks.sample.concepts import Labels, row_frequencies
+
+LARGEST = 1e12
+"""Of the weights of a file."""
 
 
 def target_counts(num_concepts: int, batch_size: int, *, minimum: int = 1, maximum: int = 10) -> np.ndarray:
@@ -78,11 +80,13 @@ class Target:
         """Read the file of weights, if there is one.
 
         Raises:
-            ConfigError: There is no such file, or a line of it is no concept, tab, weight.
+            ConfigError: There is no such file, or a line of it is no concept, tab, weight from 0 up.
         """
         self._config = config
         shape = config.targets
-        self.file_weights = read_weights(shape.path) if isinstance(shape, methods.FileTargets) else {}
+        self.file_weights = {}
+        if isinstance(shape, methods.FileTargets):
+            self.file_weights = read_numbers(shape.path, "sample.targets.path", 0, LARGEST)
         self._factors = {} if isinstance(shape, methods.ReleasedTargets) else shape.factors
         self.named = sorted({*self.file_weights, *self._factors})
 
@@ -114,42 +118,6 @@ def _looked_up(words: pa.Array | None, known: Mapping[str, float], other: float)
     at = pc.index_in(words, pa.array(list(known), words.type)).to_numpy(zero_copy_only=False)
     values = np.array([*known.values(), other])
     return values[np.where(np.isnan(at), len(known), at).astype(np.int64)]
-
-
-def read_weights(url: str) -> dict[str, float]:
-    """Returns concept -> weight of a text file with lines of concept, tab, weight; empty lines are skipped.
-
-    Raises:
-        ConfigError: There is no such file, it is not UTF-8 or empty, or a line of it is malformed or repeats a concept.
-    """
-    if not files.exists(url):
-        raise ConfigError(f"`sample.targets.path` is {url!r}; there is no such file")
-    try:
-        lines = files.read_bytes(url).decode("utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"`sample.targets.path` is {url!r}, which is not UTF-8 text: {error}") from error
-    weights: dict[str, float] = {}
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        concept, tab, weight = line.rpartition("\t")
-        concept = concept.strip()
-        if not tab or not concept:
-            raise ConfigError(f"{url}, line {number}: {line!r} has no tab between concept and weight")
-        try:
-            value = float(weight)
-        except ValueError:
-            value = np.nan
-        if not np.isfinite(value) or value < 0:
-            raise ConfigError(
-                f"{url}, line {number}: the weight is {weight.strip()!r}; it must be a number of at least 0"
-            )
-        if concept in weights:
-            raise ConfigError(f"{url}, line {number}: {concept!r} has a weight already")
-        weights[concept] = value
-    if not weights:
-        raise ConfigError(f"`sample.targets.path` is {url!r}; there is no line of concept, tab, weight in it")
-    return weights
 
 
 def at_least(**bounds: tuple[int, int]) -> None:

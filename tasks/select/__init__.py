@@ -30,7 +30,7 @@ class Decisions(NamedTuple):
 
 
 class Select(Protocol):
-    """A selection. `summarise`, `fit` and `partition` are optional."""
+    """A selection. All but `needs` and `decide` are optional; `forecast` and `told` come as a pair."""
 
     needs: tuple[str, ...]
 
@@ -40,6 +40,14 @@ class Select(Protocol):
 
     def fit(self, summaries: Iterable[pa.Table], checkpoint: Checkpoint) -> State:
         """What `partition` and `decide` need to know of all rows; `summaries` can be iterated more than once."""
+        ...
+
+    def forecast(self, rows: pa.Table, state: State) -> dict[str, float]:
+        """What is to be expected of `decide` for one shard's rows, as numbers that can be summed over shards."""
+        ...
+
+    def told(self, state: State, sums: dict[str, float]) -> str:
+        """One line about the summed forecasts; it is logged, and kept with the sums, before anything is decided."""
         ...
 
     def partition(self, rows: pa.Table, state: State) -> np.ndarray:
@@ -55,6 +63,7 @@ METHODS: dict[str, str] = {
     "exact_duplicates": "tasks.select.exact_duplicates:ExactDuplicates",
     "threshold": "tasks.select.threshold:Threshold",
     "near_duplicates": "tasks.select.near_duplicates:NearDuplicates",
+    "balance": "tasks.select.balance:Balance",
 }
 
 

@@ -23,6 +23,7 @@ from tasks.select.decisions import (
     rows_of,
     write_summary,
 )
+from tasks.select.forecasts import sum_forecasts, write_forecast
 
 
 @stage_task(name="summarise", task_run_name="select {step.kind}: summarise {label}")
@@ -38,6 +39,20 @@ def fit_select(step: Step, config: Any, seed: int, shards: list[Shard]) -> None:
     method = load(select.METHODS, config, seed=seed)
     state = method.fit(Summaries(step, shards), Checkpoint(step.file("checkpoint.npz")))
     save_state(step.file("state.npz"), state)
+
+
+@stage_task(name="forecast", task_run_name="select {step.kind}: forecast {label}")
+def forecast_shards(step: Step, view: View, config: Any, seed: int, shards: list[Shard], label: str) -> dict[str, Any]:
+    """Write what the method expects of each shard."""
+    method, state = load(select.METHODS, config, seed=seed), load_state(step.file("state.npz"))
+    return each(shards, lambda shard: write_forecast(step, view, method, state, shard))
+
+
+@stage_task(name="sum forecasts", task_run_name="select {step.kind}: sum forecasts")
+def sum_select(step: Step, config: Any, seed: int, shards: list[Shard]) -> None:
+    """Sum the forecasts of all shards."""
+    method, state = load(select.METHODS, config, seed=seed), load_state(step.file("state.npz"))
+    sum_forecasts(step, method, state, shards)
 
 
 @stage_task(name="partition", task_run_name="select {step.kind}: partition {label}")

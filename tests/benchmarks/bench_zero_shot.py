@@ -144,6 +144,8 @@ def compare(arguments: argparse.Namespace, device: str) -> None:
     classes, rows = unit_classes(arguments.concepts, arguments.dim), sidecar(arguments.rows, arguments.dim)
     check_correct(classes, rows, device)
     own = block_rows(len(classes), device)
+    varied = np.random.default_rng(2).uniform(0, 0.2, len(classes))
+    thresholds = {f"concept {i}": float(number) for i, number in enumerate(varied)}
     sizes = sorted({own, 128, 256, 512}) if device == "cpu" else sorted({own, 4096, 8192})
     ways: dict[str, Callable[[], object]] = {
         f"floor, blocks of {size}": (lambda size=size: product(classes, rows, size, device)) for size in sizes
@@ -154,6 +156,10 @@ def compare(arguments: argparse.Namespace, device: str) -> None:
         }
     ways["cosine, top 5"] = lambda: annotator(classes, device).run(rows)
     ways["softmax, top 5"] = lambda: annotator(classes, device, confidence="softmax", threshold=0.01).run(rows)
+    ways["cosine, top 5, thresholds"] = lambda: annotator(classes, device, thresholds=thresholds).run(rows)
+    ways["softmax, top 5, thresholds"] = lambda: annotator(
+        classes, device, confidence="softmax", thresholds=thresholds
+    ).run(rows)
     ways["cosine, top 100"] = lambda: annotator(classes, device, top_k=100, threshold=0.1).run(rows)
     costs: dict[str, list[Cost]] = {name: [] for name in ways}
     grown: dict[str, float] = {}

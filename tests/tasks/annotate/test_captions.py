@@ -1,16 +1,19 @@
 """Concepts in captions: the spacing rule, and mining a vocabulary."""
 
+from collections import Counter
+
 import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from configs.errors import ConfigError
 from configs.methods.annotate import Captions
-from tasks.annotate import mining
+from tasks.annotate import matching, mining, slabs
 from tasks.annotate.captions import CaptionAnnotator, match, space
-from tasks.annotate.entries import decode_vocabulary, encode_vocabulary, parse_vocabulary
-from tasks.annotate.mining import count_phrases, frequent_phrases, phrases
+from tasks.annotate.entries import decode_vocabulary, encode_vocabulary, mapping_text, parse_vocabulary
+from tasks.annotate.mining import Kind, count_phrases, frequent_phrases, kind_of
 
 
 def brute_force(texts, vocabulary):
@@ -32,6 +35,11 @@ def table(*texts):
 
 def annotator(*vocabulary, **config):
     return CaptionAnnotator(Captions(vocabulary="words.txt", **config), {"vocabulary": encode_vocabulary(vocabulary)})
+
+
+def annotator_of(text, **config):
+    settings = Captions(vocabulary="words.txt", **config)
+    return CaptionAnnotator(settings, CaptionAnnotator(settings).from_text(text))
 
 
 def test_worked_example_of_metaclip():
@@ -105,13 +113,38 @@ def test_without_a_vocabulary_there_is_nothing_to_match():
         CaptionAnnotator(Captions()).run(table("a"))
 
 
+def phrases(spaced, max_words):
+    """The rule for one spaced caption as it is written: up to `max_words` tokens in a row."""
+    tokens = spaced.split(" ")
+    kinds = [kind_of(token) for token in tokens]
+    found = set()
+    for start in range(len(tokens)):
+        for end in range(start + 1, min(start + max_words, len(tokens)) + 1):
+            of = kinds[start:end]
+            whole = Kind.BREAK not in of and Kind.STOP not in (of[0], of[-1])
+            if whole and Kind.WORD in of:
+                found.add(" ".join(tokens[start:end]))
+    return found
+
+
+def mined(text, max_words):
+    return set(count_phrases([space(text)], max_words)["phrase"].to_pylist())
+
+
 def test_phrases_start_and_end_with_a_word_and_break_at_punctuation():
-    assert phrases(space("the dog in the park, big dog"), 3) == {"dog", "park", "big", "big dog"}
-    assert phrases(space("cup of tea"), 3) == {"cup", "tea", "cup of tea"}
-    assert phrases(space("3 dogs 12 34"), 2) == {"dogs", "3 dogs", "dogs 12"}
-    assert phrases(space("red  car"), 2) == {"red", "car"}  # two blanks: the phrase could not be found again
-    assert phrases(space('🐕 -- "dog" t-shirt ...'), 2) == {"t-shirt"}
-    assert phrases(space("बिल्ली घर में"), 1) == {"बिल्ली", "घर", "में"}
+    assert mined("the dog in the park, big dog", 3) == {"dog", "park", "big", "big dog"}
+    assert mined("cup of tea", 3) == {"cup", "tea", "cup of tea"}
+    assert mined("3 dogs 12 34", 2) == {"dogs", "3 dogs", "dogs 12"}
+    assert mined("red  car", 2) == {"red", "car"}  # two blanks: the phrase could not be found again
+    assert mined('🐕 -- "dog" t-shirt ...', 2) == {"t-shirt"}
+    assert mined("बिल्ली घर में", 1) == {"बिल्ली", "घर", "में"}
+
+
+@given(st.lists(st.text("ab12 ,.", max_size=14).map(lambda text: text.replace("2", "the")), max_size=6))
+def test_phrases_are_counted_as_the_rule_says(texts):
+    expected = Counter(phrase for text in texts for phrase in phrases(space(text), 3))
+    counts = count_phrases([space(text) for text in texts], 3)
+    assert dict(zip(*counts.to_pydict().values(), strict=True)) == expected
 
 
 @given(st.lists(st.text("ab ,.", max_size=14), max_size=6))
@@ -147,13 +180,104 @@ def test_nothing_frequent_enough_is_an_empty_vocabulary():
 
 
 def test_a_given_vocabulary_is_parsed():
-    method = CaptionAnnotator(Captions(vocabulary="words.txt"), CaptionAnnotator.from_text("dog\n\nhot dog\n"))
+    method = annotator_of("dog\n\nhot dog\n")
     assert method.run(table("a hot dog")).table["concepts"].to_pylist() == [["dog", "hot dog"]]
 
 
 def test_summaries_are_capped_and_folded_in_groups(monkeypatch):
     assert count_phrases([" y y ", " x ", " y z "], 1, rows=2).to_pydict() == {"phrase": ["y", "x"], "captions": [2, 1]}
     summaries = [count_phrases([f" word{index % 7} dog "], 1) for index in range(50)]
-    expected = frequent_phrases(summaries, 2, 100)
+    expected = frequent_phrases(summaries, 2, 100)["phrase"].to_pylist()
     monkeypatch.setattr(mining, "FOLD_ROWS", 3)
-    assert frequent_phrases(iter(summaries), 2, 100) == expected == ["dog", *(f"word{index}" for index in range(7))]
+    found = frequent_phrases(iter(summaries), 2, 100)["phrase"].to_pylist()
+    assert found == expected == ["dog", *(f"word{index}" for index in range(7))]
+
+
+@pytest.mark.parametrize("full", [0, 3, 10**6])
+def test_slabs_folds_and_full_counters_change_no_count(monkeypatch, full):
+    rng = np.random.default_rng(0)
+    texts = [" ".join(f"w{word}" for word in rng.zipf(1.5, 6) % 40) for _ in range(200)]
+    expected = Counter(phrase for text in texts for phrase in phrases(space(text), 3))
+    monkeypatch.setattr(mining, "MOST_TOKENS", full)
+    monkeypatch.setattr(mining, "HELD", 50)
+    monkeypatch.setattr(slabs, "SLAB_BYTES", 90)
+    counts = CaptionAnnotator(Captions(max_words=3)).summarise(table(*texts, None))
+    assert dict(zip(*counts.to_pydict().values(), strict=True)) == expected
+    first = sorted(expected.items(), key=lambda item: (-item[1], item[0]))
+    assert list(zip(*counts.to_pydict().values(), strict=True)) == first
+
+
+LETTERS = st.text("aAbΣσςİI .:`'\n\té字,", max_size=10)
+
+
+@given(st.lists(st.none() | LETTERS, max_size=7), st.lists(LETTERS.filter(bool), max_size=8), st.integers(1, 40))
+def test_slabs_of_any_size_find_what_each_text_has(texts, vocabulary, size):
+    """Case is that of `str.lower`, final sigma and dotted I among it, of each text alone."""
+    folded = [None if text is None else text.lower() for text in texts]
+    matcher, found, spaced = matching.Matcher(vocabulary), [], []
+    for slab in slabs.slabs(pa.array(texts, pa.string()), lowercase=True, size=size):
+        counts, entries = matcher(slab)
+        found += [row.tolist() for row in np.split(entries, np.cumsum(counts)[:-1])]
+        spaced += slab.spaced.decode().split("\n")
+    assert spaced == [space(text or "") for text in folded]
+    assert found == [[] if text is None else brute_force([text], vocabulary)[0] for text in folded]
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())], ids=str)
+def test_types_chunks_and_slices_change_nothing(kind, monkeypatch):
+    monkeypatch.setattr(slabs, "SLAB_BYTES", 16)
+    texts = pa.chunked_array([["a dog", None, "Cat"], [], ["dog, cat", "", "x" * 50 + " dog"]], pa.string()).cast(kind)
+    method = annotator("dog", "cat")
+    rows = pa.table({"text": texts})
+    expected = [["dog"], None, ["cat"], ["dog", "cat"], [], ["dog"]]
+    assert method.run(rows).table["concepts"].to_pylist() == expected
+    assert method.run(rows.slice(2, 3)).table["concepts"].to_pylist() == expected[2:5]
+    assert method.run(pa.table({"text": pa.nulls(2)})).table["concepts"].to_pylist() == [None, None]
+
+
+def test_a_broken_caption_fails_alone_in_every_slab(monkeypatch):
+    monkeypatch.setattr(slabs, "SLAB_BYTES", 12)
+    values = [b"dog", b"\xc3", b"\xa9 cat", b"DOG \xed\xa0\x80", "É dog".encode(), b"cat"]
+    offsets = np.cumsum([0, *map(len, values)]).astype(np.int32)
+    texts = pa.StringArray.from_buffers(6, pa.py_buffer(offsets), pa.py_buffer(b"".join(values)))
+    result = annotator("dog", "cat").run(pa.table({"text": texts}))
+    assert [failure.row for failure in result.failures] == [1, 2, 3]
+    assert result.table["concepts"].to_pylist() == [["dog"], None, None, None, ["dog"], ["cat"]]
+
+
+def test_all_spellings_are_looked_for_and_the_concept_is_recorded_once():
+    text = "Hot_Dog\nT-Shirt\n\nhot dog\nskateboards\nskateboard\nups\nuniform post service\n_\nHot_Dog"
+    rows = table("a hot_dog, a HOT DOG", "skateboard T-shirt", "UPS uniform post service", "_")
+    names = annotator_of(text, cleaning="names").run(rows).table["concepts"].to_pylist()
+    assert names == [["hot dog"], ["t-shirt", "skateboard"], ["ups", "uniform post service"], []]
+    merged = annotator_of(text, cleaning="merge").run(rows).table["concepts"].to_pylist()
+    assert merged == [["hot dog"], ["t-shirt", "skateboards"], ["ups"], []]
+    given = annotator_of(text, cleaning="none").run(rows).table["concepts"].to_pylist()
+    assert given == [["hot_dog", "hot dog"], ["t-shirt", "skateboard"], ["ups", "uniform post service"], ["_"]]
+    exact = annotator_of(text, cleaning="none", lowercase=False).run(rows).table["concepts"].to_pylist()
+    assert exact == [[], ["skateboard"], ["uniform post service"], ["_"]]
+
+
+def test_a_vocabulary_without_a_concept_is_refused():
+    for text, seen in (("", ""), ("\n \n", ""), ("_\n__\n", ", only '_' and its like")):
+        with pytest.raises(ConfigError, match=f"has no concept in it{seen}; write one a line"):
+            annotator_of(text)
+    assert annotator_of("_", cleaning="none").run(table("a _ b")).table["concepts"].to_pylist() == [["_"]]
+
+
+def test_rare_mined_names_join_frequent_ones():
+    shards = [["skateboarders"] * 3 + ["skateboarder"] * 5, ["skateboarder here", "a t_bone", "t bone", "zebra"] * 2]
+    state = mine(shards, min_count=2, max_words=2, cleaning="merge")
+    assert decode_vocabulary(state["vocabulary"]) == ["bone", "skateboarder", "t", "t bone", "zebra"]
+    assert mapping_text(state).splitlines() == [
+        "name\tconcept\twhy\tcaptions",
+        "skateboarder\tskateboarder\t\t7",
+        "skateboarders\tskateboarder\talike\t3",
+        "bone\tbone\t\t2",
+        "t\tt\t\t2",
+        "t bone\tt bone\t\t2",
+        "t_bone\tt bone\tspelling\t2",
+        "zebra\tzebra\t\t2",
+    ]
+    annotated = CaptionAnnotator(Captions(cleaning="merge"), state).run(table("Skateboarders, T_bone")).table
+    assert annotated["concepts"].to_pylist() == [["skateboarder", "t bone"]]

@@ -5,7 +5,10 @@ import pyarrow as pa
 import pytest
 
 from configs.methods.annotate import ConceptColumn
+from tasks.annotate import column as column_method
+from tasks.annotate import mining
 from tasks.annotate.column import ColumnAnnotator
+from tasks.annotate.entries import decode_vocabulary, mapping_text
 
 LISTS = [["dog", "dog", "cat"], [], None, ["zebra"], ["cat", None, ""]]
 SCORES = [[0.9, 0.2, 0.5], [], None, [0.5], [0.7, 0.9, 0.9]]
@@ -104,6 +107,80 @@ def test_bytes_that_are_not_utf8_fail_alone():
         result = run({"classes": column})
         assert [(failure.row, failure.reason) for failure in result.failures] == [(1, "bad_concepts")]
         assert result.table["concepts"].to_pylist() == [first, None, ["zebra"]]
+
+
+WRITTEN = [["Hot_Dog", "hot  dog", "_", None, "cat"], None, ["skateboards", "UPS"], [], ["CAT", "cat"], ["skateboard"]]
+SURE = [[0.9, 0.8, 0.7, 0.6, 0.1], None, [0.5, 0.6], [], [0.3, 0.4], [0.2]]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_names_are_cleaned_value_by_value_and_repeats_stay(kind):
+    rows = {"classes": pa.array(WRITTEN, kind), "sure": SURE}
+    expected = [["hot dog", "hot dog", "cat"], None, ["skateboards", "ups"], [], ["cat", "cat"], ["skateboard"]]
+    assert concepts(run(rows, cleaning="names")) == expected
+    result = run(rows, cleaning="names", scores="sure", threshold=0.2)
+    assert concepts(result) == [
+        ["hot dog", "hot dog"],
+        None,
+        ["skateboards", "ups"],
+        [],
+        ["cat", "cat"],
+        ["skateboard"],
+    ]
+    np.testing.assert_allclose(result.table["confidences"][0].as_py(), [0.9, 0.8], rtol=1e-6)
+    assert not ColumnAnnotator(ConceptColumn(cleaning="names")).fitted
+    assert run({"classes": pa.array(["A_b | _ | a  B"])}, cleaning="names").table["concepts"].to_pylist() == [
+        ["a b"] * 2
+    ]
+
+
+def fitted(*shards, **config):
+    settings = ConceptColumn(cleaning="merge", **config)
+    method = ColumnAnnotator(settings)
+    return settings, method.fit([method.summarise(pa.table(shard)) for shard in shards])
+
+
+def test_merging_is_fitted_once_on_rows_that_have_a_concept():
+    shards = [{"classes": pa.array(WRITTEN)}, {"classes": [["skateboard"] * 9, ["skateboard"], ["new\nline\\n"]]}]
+    settings, state = fitted(*shards)
+    assert ColumnAnnotator(settings).fitted
+    assert mapping_text(state).splitlines() == [
+        "name\tconcept\twhy\tcaptions",
+        "skateboard\tskateboard\t\t3",
+        "cat\tcat\t\t2",
+        "CAT\tcat\tspelling\t1",
+        "Hot_Dog\thot dog\tspelling\t1",
+        "UPS\tups\tspelling\t1",
+        "_\t\tempty\t1",
+        "hot  dog\thot dog\tspelling\t1",
+        "new\\nline\\\\n\tnew line\\\\n\tspelling\t1",
+        "skateboards\tskateboard\talike\t1",
+    ]
+    assert decode_vocabulary(state["names"])[7] == "new\nline\\n"
+    method = ColumnAnnotator(settings, state)
+    rows = {"classes": [["Skateboards", "CAT", "cat", "_"], ["Brand_NEW", "skateboarding"], None]}
+    found = method.run(pa.table(rows)).table["concepts"].to_pylist()
+    assert found == [["skateboard", "cat", "cat"], ["brand new", "skateboarding"], None]
+    with pytest.raises(ValueError, match="`state` is None"):
+        ColumnAnnotator(settings).run(pa.table(rows))
+
+
+def test_what_does_not_count_is_not_fitted(monkeypatch):
+    rows = {"classes": [["dog", "cat"], ["dog", "dog"], ["zebra"]], "sure": [[0.9, 0.1], [0.9, 0.9], [0.5, 0.5]]}
+    _, state = fitted(rows, scores="sure", threshold=0.5)
+    assert mapping_text(state).splitlines()[1:] == ["dog\tdog\t\t2"]  # the last row's confidences do not fit
+    monkeypatch.setattr(column_method, "MERGED", 1)
+    monkeypatch.setattr(mining, "SUMMARY_ROWS", 2)
+    _, state = fitted({"classes": [["b", "a", "c"], ["b"]]})
+    assert decode_vocabulary(state["names"]) == ["b"]
+
+
+def test_a_column_without_a_concept_is_an_empty_state():
+    for kind in (pa.list_(pa.string()), pa.string()):
+        settings, state = fitted({"classes": pa.nulls(3, kind)}, {"classes": pa.array([], kind)})
+        assert all(array.size == 0 for array in state.values())
+        result = ColumnAnnotator(settings, state).run(pa.table({"classes": pa.nulls(2, kind)}))
+        assert concepts(result) == [None, None]
 
 
 def test_other_types_and_a_threshold_without_scores_are_refused():

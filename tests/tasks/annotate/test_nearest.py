@@ -51,6 +51,68 @@ def test_exactly_the_brute_force_ties_to_the_earlier_class(seed, rows, count, k)
     assert scores.dtype == np.float32
 
 
+def brute_force_above(vectors, classes, k, thresholds, scale=None):
+    """As `brute_force`, of the classes whose confidence reaches their threshold; -1 and -inf behind them."""
+    scores = confidences = (vectors.astype(np.float32) @ classes.T).astype(np.float32)
+    if scale is not None:
+        confidences = np.exp(scale * (scores - scores.max(1, keepdims=True)))
+        confidences /= confidences.sum(1, keepdims=True)
+    found, kept = np.full((len(vectors), k), -1), np.full((len(vectors), k), -np.inf, np.float32)
+    for row in range(len(vectors)):
+        reaching = np.flatnonzero(confidences[row] >= thresholds)
+        order = reaching[np.argsort(-scores[row, reaching], kind="stable")][:k]
+        found[row, : len(order)], kept[row, : len(order)] = order, confidences[row, order]
+    return found, kept
+
+
+@settings(max_examples=60)
+@given(
+    st.integers(0, 10_000),
+    st.integers(1, 20),
+    st.sampled_from([1, 2, 31, 64, 65, 640, 641, 3000]),
+    st.integers(1, 12),
+    st.sampled_from([[-40, 40], [-3, 0, 3, 6], [-np.inf, 2, 5], [0], [40], [-40]]),
+)
+def test_only_classes_that_reach_their_own_threshold_ties_to_the_earlier(seed, rows, count, k, levels):
+    """Thresholds are whole numbers, so are the products: many reach theirs exactly, many rows have none or too few."""
+    vectors, classes = small_integers(seed, rows, count)
+    thresholds = np.random.default_rng(seed).choice(np.array(levels, np.float32), count)
+    nearest_ = Nearest(classes, k, thresholds=thresholds)
+    found, scores = search(nearest_, vectors)
+    expected, exact = brute_force_above(vectors, classes, nearest_.k, thresholds)
+    assert np.array_equal(found, expected) and np.array_equal(scores, exact)
+    assert ((found == -1) == (scores == -np.inf)).all() and found.max() < count
+
+
+@pytest.mark.parametrize("scale", [None, 20.0, 200.0])
+@pytest.mark.parametrize("count", [40, 5000])
+def test_thresholds_of_real_vectors(count, scale):
+    vectors, classes = unit(13, 300, 32).astype("<f2"), unit(14, count, 32)
+    plain = search(Nearest(classes, 6, scale=scale), vectors)
+    thresholds = (np.random.default_rng(15).random(count) * 2 * np.median(plain[1])).astype(np.float32)
+    found, confidences = search(Nearest(classes, 6, scale=scale, thresholds=thresholds), vectors)
+    expected, exact = brute_force_above(vectors, classes, 6, thresholds, scale)
+    same = (found == expected).all(axis=1)
+    assert same.mean() > 0.98  # a confidence may be on the other side by its last bit
+    both = same[:, None] & (found >= 0)
+    assert np.abs(confidences[both] / exact[both] - 1).max() < 1e-3
+    assert (confidences[found >= 0] >= thresholds[found[found >= 0]]).all()
+    assert 0.2 < (found != plain[0]).mean() and 0.2 < (found >= 0).mean()
+
+
+@pytest.mark.parametrize("scale", [None, 30.0])
+def test_one_threshold_for_all_is_a_filter_of_the_nearest_bit_by_bit(scale):
+    vectors, classes = unit(16, 400, 32).astype("<f2"), unit(17, 3000, 32)
+    plain = search(Nearest(classes, 7, scale=scale), vectors)
+    level = np.float32(np.median(plain[1]))
+    found, confidences = search(Nearest(classes, 7, scale=scale, thresholds=np.full(3000, level)), vectors)
+    reaching = plain[1] >= level
+    assert np.array_equal(found, np.where(reaching, plain[0], -1)) and 0.3 < reaching.mean() < 0.7
+    assert confidences.tobytes() == np.where(reaching, plain[1], np.float32(-np.inf)).tobytes()
+    without = search(Nearest(classes, 7, scale=scale, thresholds=np.full(3000, -np.inf, np.float32)), vectors)
+    assert np.array_equal(without[0], plain[0]) and without[1].tobytes() == plain[1].tobytes()
+
+
 def test_grouping_pays_for_few_of_many_and_is_left_out_else():
     assert group_size(20_101, 5) == 64 and group_size(998, 5) == 32 and group_size(20_101, 1000) == 1
     assert group_size(1, 1) == 1 and group_size(100, 100) == 1

@@ -5,11 +5,14 @@ import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
+from configs.errors import ConfigError
 from configs.methods.annotate import ZeroShot
 from configs.methods.embed import EmbeddingColumns, OpenClip
 from tasks.annotate import zero_shot
 from tasks.annotate.entries import encode_vocabulary
+from tasks.annotate.numbers import read_numbers
 from tasks.annotate.sidecar import SCHEMA
+from tasks.annotate.thresholds import resolved
 from tasks.annotate.zero_shot import ZeroShotAnnotator, mean_directions, sentences
 from tasks.embed.encoder import load_encoder
 from tasks.embed.vectors import field, pack
@@ -33,7 +36,7 @@ def table(vectors, valid=None):
 def built(names, parts_of=zero_shot.PART_TEXTS, **config):
     """The state of some names, made in parts as the flow makes it."""
     settings = ZeroShot(encoder=TOWER, **config)
-    method = ZeroShotAnnotator(settings, ZeroShotAnnotator.from_text("\n".join(names)))
+    method = ZeroShotAnnotator(settings, ZeroShotAnnotator(settings).from_text("\n".join(names)))
     return method.join(method.build(part) for part in range(method.parts()))
 
 
@@ -57,6 +60,120 @@ def test_a_threshold_leaves_out_of_the_best():
     reached = annotator(["cat", "dog", "owl"], AXES, threshold=1.0).run(rows).table
     assert reached["concepts"].to_pylist() == [["cat"], [], []]
     assert annotator(["cat", "dog"], AXES[:2], threshold=-1).run(rows).table["concepts"][2].as_py() == ["cat", "dog"]
+
+
+def test_thresholds_of_single_concepts_hand_computed():
+    rows = table([[0.6, 0.8, 0, 0], [0.8, 0.6, 0, 0], [0, 0, 0, 1], [0.7, 0.7, 0.7, 0]])
+    names = ["cat", "dog", "owl"]
+
+    def found(**config):
+        return annotator(names, AXES, **config).run(rows).table["concepts"].to_pylist()
+
+    # A concept that does not reach its own makes room for one further down.
+    assert found(top_k=1) == [["dog"], ["cat"], ["cat"], ["cat"]]
+    assert found(top_k=1, thresholds={"cat": 0.9}) == [["dog"], ["dog"], ["dog"], ["dog"]]
+    assert found(top_k=1, thresholds={"cat": 0.9}, threshold=0.65) == [["dog"], [], [], ["dog"]]
+    assert found(top_k=2, thresholds={"cat": -1, "dog": 0.75}, threshold=0.1) == [
+        ["dog", "cat"],
+        ["cat"],
+        ["cat"],
+        ["cat", "owl"],
+    ]
+    assert found(thresholds=dict.fromkeys(names, 1.0)) == [[], [], [], []]
+    assert found(thresholds={}, threshold=0.65) == found(threshold=0.65)
+
+
+@pytest.mark.parametrize("confidence", ["cosine", "softmax"])
+def test_the_same_threshold_for_every_concept_is_the_threshold(confidence):
+    rng = np.random.default_rng(3)
+    names = [f"c{i}" for i in range(300)]
+    classes = mean_directions(rng.standard_normal((300, 1, 16)).astype(np.float32))
+    rows = table(mean_directions(rng.standard_normal((500, 1, 16)).astype(np.float32)), rng.random(500) > 0.1)
+    level = 0.4 if confidence == "cosine" else 0.05
+    one = annotator(names, classes, threshold=level, confidence=confidence).run(rows).table
+    each = annotator(names, classes, thresholds=dict.fromkeys(names, level), confidence=confidence).run(rows).table
+    assert one.equals(each) and 0 < sum(map(len, one["concepts"].drop_null().to_pylist())) < 5 * 450
+
+
+def test_thresholds_of_a_file_are_those_of_a_mapping(tmp_path):
+    file = tmp_path / "thresholds.txt"
+    file.write_text("\ufeffcat\t0.5\n\n  dog \t -0.25\r\nfire truck\t1e-1\n", encoding="utf-8")
+    assert read_numbers(str(file), "annotate.thresholds", -1, 1) == {"cat": 0.5, "dog": -0.25, "fire truck": 0.1}
+    rows = table([[0.6, 0.8, 0, 0], [0, 1, 0, 0]])
+    names = ["cat", "dog", "fire truck"]
+    by_file = annotator(names, AXES, thresholds=str(file)).run(rows).table
+    assert by_file.equals(
+        annotator(names, AXES, thresholds=read_numbers(str(file), "annotate.thresholds", -1, 1)).run(rows).table
+    )
+    assert by_file["concepts"].to_pylist() == [["dog", "cat"], ["dog"]]
+    file.write_text("\n")
+    assert annotator(names, AXES, thresholds=str(file), threshold=0.7).run(rows).table["concepts"].to_pylist() == [
+        ["dog"],
+        ["dog"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("cat\t0.5\ndog 0.5", r"line 2: 'dog 0.5' is not a concept, one tab and a number"),
+        ("cat\t0.5\t0.6", "line 1: .* is not a concept, one tab"),
+        ("\n\t0.5", "line 2: .* is not a concept"),
+        ("cat\thigh", r"line 1: 'high' is no number"),
+        ("cat\t", "line 1: '' is no number"),
+        ("cat\t1.5", r"line 1: the number of 'cat' is 1.5; it must be in \[-1, 1\]"),
+        ("cat\tnan", "the number of 'cat' is nan"),
+        ("cat\t0.5\n\ndog\t0\ncat\t0.5", "line 4: 'cat' was in line 1; keep one of them"),
+    ],
+)
+def test_refusals_of_a_file_of_thresholds(tmp_path, text, says):
+    file = tmp_path / "thresholds.txt"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=says):
+        read_numbers(str(file), "annotate.thresholds", -1, 1)
+
+
+def test_thresholds_that_are_not_there_or_not_text(tmp_path):
+    with pytest.raises(ConfigError, match="`annotate.thresholds` is '.*none.txt'; there is no such file"):
+        read_numbers(f"{tmp_path}/none.txt", "annotate.thresholds", -1, 1)
+    (tmp_path / "bytes.txt").write_bytes(b"caf\xe9\t0.5")
+    with pytest.raises(ConfigError, match="which is not UTF-8 text"):
+        read_numbers(f"{tmp_path}/bytes.txt", "annotate.thresholds", -1, 1)
+
+
+def test_thresholds_of_unknown_concepts_are_refused_with_those_that_are_most_like_them(tmp_path):
+    (tmp_path / "words.txt").write_text("Traffic_Light\ntraffic light\ndog\nowl")
+    section = ZeroShot(encoder=TOWER, vocabulary=f"{tmp_path}/words.txt", thresholds={"traffic ligt": 0.1, "dog": 0})
+    says = r"not in the vocabulary: 'traffic ligt' \(did you mean 'traffic light' or 'Traffic_Light'\?\)$"
+    for refusing in (lambda: resolved(section), ZeroShotAnnotator(section).check):
+        with pytest.raises(ConfigError, match=says):
+            refusing()
+    with pytest.raises(ConfigError, match=r"'a'; 'b'; 'c'; and 2 more$"):
+        annotator(["cat"], AXES[:1], thresholds=dict.fromkeys("abcde", 0.1)).run(table(AXES))
+    # What counts is the concept, as `cleaning` leaves it.
+    cleaned = section.model_copy(update={"cleaning": "names", "thresholds": {"Traffic_Light": 0.1}})
+    with pytest.raises(ConfigError, match="'Traffic_Light'"):
+        resolved(cleaned)
+    assert resolved(cleaned.model_copy(update={"thresholds": {"traffic light": 0.1}})).thresholds
+    built_in = ZeroShot(encoder=TOWER, vocabulary="imagenet-1k", thresholds={"daisies": 0.1})
+    assert resolved(built_in).thresholds == {"daisies": 0.1}  # its list is read when there is work to do
+    with pytest.raises(ConfigError, match="'daisies' .did you mean 'daisy'"):
+        ZeroShotAnnotator(built_in).check()
+
+
+def test_what_a_file_of_thresholds_says_is_part_of_the_sidecar_and_its_place_is_not(tmp_path):
+    (tmp_path / "words.txt").write_text("cat\ndog")
+    places = [tmp_path / "a.txt", tmp_path / "b.txt"]
+    fields = []
+    for place in places:
+        place.write_text("cat\t0.5")
+        section = ZeroShot(encoder=TOWER, vocabulary=f"{tmp_path}/words.txt", thresholds=str(place))
+        fields.append(resolved(section).output_fields())
+    inline = ZeroShot(encoder=TOWER, vocabulary=f"{tmp_path}/words.txt", thresholds={"cat": 0.5})
+    assert fields[0] == fields[1] == resolved(inline).output_fields()
+    places[1].write_text("cat\t0.25")
+    assert resolved(section).output_fields() != fields[1]
+    assert ZeroShotAnnotator(resolved(section)).depends_on() == ZeroShotAnnotator(ZeroShot(encoder=TOWER)).depends_on()
 
 
 @pytest.mark.parametrize(("given", "scale"), [({}, 10.0), ({"logit_scale": 3.0}, 3.0)])
@@ -137,7 +254,7 @@ def test_parts_cut_the_work_and_change_nothing_but_the_last_bits(monkeypatch):
     whole = built(names)
     assert len(whole["classes"]) == 23
     monkeypatch.setattr(zero_shot, "PART_TEXTS", 35)
-    method = ZeroShotAnnotator(ZeroShot(encoder=TOWER), ZeroShotAnnotator.from_text("\n".join(names)))
+    method = ZeroShotAnnotator(ZeroShot(encoder=TOWER), ZeroShotAnnotator(ZeroShot()).from_text("\n".join(names)))
     assert method.parts() == 5 and [len(method.build(part)["classes"]) for part in range(5)] == [5, 5, 5, 5, 3]
     parts = built(names)
     assert np.abs(parts["classes"] - whole["classes"]).max() < 1e-5
@@ -169,7 +286,7 @@ def test_what_the_class_embeddings_depend_on(tmp_path):
 
 def test_selection_is_part_of_the_sidecar_and_places_are_not():
     fields = ZeroShot(encoder=TOWER, vocabulary="words.txt").output_fields()
-    assert set(fields) == {"kind", "top_k", "threshold", "confidence", "logit_scale"}
+    assert set(fields) == {"kind", "top_k", "threshold", "thresholds", "confidence", "logit_scale"}
 
 
 def test_an_embedding_that_is_not_finite_is_named(monkeypatch):
@@ -201,6 +318,12 @@ def test_random_weights_are_told():
         ({"top_k": 0}, "top_k"),
         ({"threshold": 1.5}, "threshold"),
         ({"threshold": float("nan")}, "threshold"),
+        ({"thresholds": {"cat": 1.5}}, r"`thresholds` of 'cat' is 1.5; it must be a number in \[-1, 1\]"),
+        ({"thresholds": {"cat": float("nan")}}, "`thresholds` of 'cat' is nan"),
+        ({"thresholds": {"cat": True}}, "`thresholds` of 'cat' is True"),
+        ({"thresholds": {"cat": "high"}}, "`thresholds` of 'cat' is 'high'"),
+        ({"thresholds": {False: 0.1}}, "`thresholds` names False, which YAML takes for no text; put it in quotes"),
+        ({"thresholds": [0.1]}, r"`thresholds` is \[0.1\]; it must be a mapping"),
         ({"logit_scale": 50.0}, "`logit_scale` is 50.0, which only `confidence` softmax has a use for"),
     ],
 )

@@ -254,7 +254,7 @@ def test_images_whose_text_is_missing_or_broken_fail_with_a_reason_and_rows_with
 
 
 def test_captions_of_any_kind_are_annotated():
-    annotator = CaptionAnnotator(Captions(min_count=1), CaptionAnnotator.from_text("cat\n\u732b"))
+    annotator = CaptionAnnotator(Captions(min_count=1), CaptionAnnotator(Captions()).from_text("cat\n\u732b"))
     items = [text.encode() for text in ODD_TEXTS.values()] + list(BROKEN_TEXTS.values()) + [None, b"the cat"]
     rows = pa.table({"text": raw_texts(items)})
     result = annotator.run(rows)

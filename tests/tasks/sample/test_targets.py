@@ -12,7 +12,7 @@ from configs.methods.sample import CabsDm, CabsFm, Iid, sub_batch_size
 from flows.pipeline import examine
 from tasks.sample.cabs import select_diverse
 from tasks.sample.concepts import encode
-from tasks.sample.targets import Target, read_weights, shaped_counts, target_counts
+from tasks.sample.targets import Target, shaped_counts, target_counts
 
 
 # --------------------------------------------------------------------------------------------------------------- sizes
@@ -100,7 +100,6 @@ def test_more_of_these_fewer_of_those():
 def test_weights_of_a_file(tmp_path):
     path = tmp_path / "weights.tsv"
     path.write_bytes("\ufeffdog\t1\n\n zebra \t 3.0 \r\n".encode())
-    assert read_weights(str(path)) == {"dog": 1.0, "zebra": 3.0}
     assert counts({"kind": "file", "path": str(path)}) == [0, 3, 0, 7]
     assert counts({"kind": "file", "path": str(path), "others": 1}) == [2, 2, 1, 5]
     target = Target(CabsDm(targets={"kind": "file", "path": str(path), "factors": {"owl": 2}}))
@@ -110,15 +109,14 @@ def test_weights_of_a_file(tmp_path):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        (b"dog\t1\ncat 2\n", "line 2: 'cat 2' has no tab"),
-        (b"\t2\n", "line 1: .* has no tab between concept and weight"),
-        (b"dog\tmany\n", "line 1: the weight is 'many'"),
-        (b"dog\t-1\n", "line 1: the weight is '-1'; it must be a number of at least 0"),
-        (b"dog\tnan\n", "line 1: the weight is 'nan'"),
-        (b"dog\t1\n\ndog\t2\n", "line 3: 'dog' has a weight already"),
-        (b"\n\n", "there is no line of concept, tab, weight"),
+        (b"dog\t1\ncat 2\n", "line 2: 'cat 2' is not a concept, one tab and a number"),
+        (b"\t2\n", "line 1: .* is not a concept, one tab and a number"),
+        (b"dog\tmany\n", "line 1: 'many' is no number"),
+        (b"dog\t-1\n", r"line 1: the number of 'dog' is -1.0; it must be in \[0, 1e\+12\]"),
+        (b"dog\tnan\n", "line 1: the number of 'dog' is nan"),
+        (b"dog\t1\n\ndog\t2\n", "line 3: 'dog' was in line 1"),
         (b"\xff\t1", "is not UTF-8 text"),
-        (None, "there is no such file"),
+        (None, "`sample.targets.path` is .* there is no such file"),
     ],
 )
 def test_bad_files_of_weights_are_refused_before_work(corpus, text, says):
