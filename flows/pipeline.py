@@ -161,7 +161,7 @@ def examine(config: Curate) -> tuple[Scan, list[Planned]]:
     planned.append(sample_step(config, view, ingest_step(config)))
     vocabulary = getattr(config.annotate, "vocabulary", None)
     if vocabulary:
-        vocabularies.check(vocabulary)
+        vocabularies.check(vocabulary, config.annotate.cleaning)  # type: ignore[union-attr]
     for setting, url in (("store", config.store), ("emit.out", config.emit.out)):
         try:
             files.try_writing(url)

@@ -14,11 +14,6 @@ State = dict[str, np.ndarray]
 `concept_of` (int64, -1 for none), `why` (uint8, into `REASONS`) and `captions` (int64 counts, empty if unknown)."""
 
 
-def parse_vocabulary(text: str) -> list[str]:
-    """The entries of a vocabulary file, one a line: stripped, without blank lines and repeats, in their order."""
-    return list(dict.fromkeys(lines_of(text)))
-
-
 def lines_of(text: str) -> list[str]:
     """The lines of a vocabulary file: stripped, without blank ones, repeats among them."""
     return [line.strip() for line in text.removeprefix("\ufeff").splitlines() if line.strip()]
@@ -87,7 +82,7 @@ def mapping_text(state: State) -> str:
     concept_of = state.get("concept_of", np.arange(len(names))).tolist()
     why = [REASONS[reason] for reason in state.get("why", np.zeros(len(names), np.uint8)).tolist()]
     captions = state.get("captions", np.empty(0)).tolist() or [""] * len(names)
-    lines = ["name\tconcept\twhy\tcaptions"]
+    lines = ["name\tconcept\twhy\trows"]
     for name, concept, reason, count in zip(names, concept_of, why, captions, strict=True):
         told = concepts[concept] if concept >= 0 else ""
         lines.append("\t".join([_field(name), _field(told), reason, str(count)]))

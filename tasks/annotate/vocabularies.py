@@ -7,15 +7,22 @@ from collections.abc import Iterable
 from configs.errors import ConfigError
 from storage import files
 from storage.fingerprints import digest, versions
-from tasks.annotate.entries import parse_vocabulary
+from tasks.annotate.cleaning import normalise
+from tasks.annotate.entries import lines_of
 
 BUILT_IN = {"imagenet-1k": "open_clip_torch", "imagenet-21k": "timm"}
 """Name -> the distribution that ships the list."""
 
 
-def check(vocabulary: str) -> None:
-    """Raise ConfigError if `vocabulary` is neither a built-in name nor a file with a concept; imports no library."""
-    if vocabulary not in BUILT_IN and not parse_vocabulary(read_text(vocabulary)):
+def check(vocabulary: str, cleaning: str = "none") -> None:
+    """Raise ConfigError if `vocabulary` is neither a built-in name nor a file with a concept, `cleaning` considered.
+
+    No library is imported.
+    """
+    if vocabulary in BUILT_IN:
+        return
+    names = lines_of(read_text(vocabulary))
+    if not any(names if cleaning == "none" else map(normalise, names)):
         raise ConfigError(f"`annotate.vocabulary` is {vocabulary!r}; there is no concept in it, write one a line")
 
 

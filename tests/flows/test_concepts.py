@@ -102,7 +102,7 @@ def test_merged_concepts_of_a_column_are_frozen_and_new_shards_change_nothing(pl
     assert found in ({"hot dog", "cat", "skateboard", "zebra"}, {"hot dog", "cat", "skateboards", "zebra"})
     url = frozen_url(wanted)
     before, mapping = Path(url).read_bytes(), Path(mapping_url(url)).read_text()
-    assert mapping.startswith("name\tconcept\twhy\tcaptions\n") and "\talike\t" in mapping
+    assert mapping.startswith("name\tconcept\twhy\trows\n") and "\talike\t" in mapping
     assert sum(int(line.split("\t")[3]) for line in mapping.splitlines()[1:] if line.startswith("cat\t")) == sum(
         "cat" in row for file in (place / "in").glob("*") for row in pq.read_table(file)["classes"].to_pylist()
     )

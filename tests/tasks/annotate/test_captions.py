@@ -12,7 +12,7 @@ from configs.errors import ConfigError
 from configs.methods.annotate import Captions
 from tasks.annotate import matching, mining, slabs
 from tasks.annotate.captions import CaptionAnnotator, match, space
-from tasks.annotate.entries import decode_vocabulary, encode_vocabulary, mapping_text, parse_vocabulary
+from tasks.annotate.entries import decode_vocabulary, encode_vocabulary, given_state, mapping_text
 from tasks.annotate.mining import Kind, count_phrases, frequent_phrases, kind_of
 
 
@@ -78,8 +78,8 @@ def test_an_empty_entry_is_refused_and_an_empty_vocabulary_matches_nothing():
 
 def test_vocabulary_files():
     text = "\ufeffdog\r\n  cat \n\n dog\nhot dog\n\t\nétoile"
-    assert parse_vocabulary(text) == ["dog", "cat", "hot dog", "étoile"]
-    for vocabulary in (parse_vocabulary(text), [], ["a"]):
+    assert decode_vocabulary(given_state(text, "none")["vocabulary"]) == ["dog", "cat", "hot dog", "étoile"]
+    for vocabulary in (decode_vocabulary(given_state(text, "none")["vocabulary"]), [], ["a"]):
         encoded = encode_vocabulary(vocabulary)
         assert encoded.dtype == np.uint8 and decode_vocabulary(encoded) == vocabulary
 
@@ -270,7 +270,7 @@ def test_rare_mined_names_join_frequent_ones():
     state = mine(shards, min_count=2, max_words=2, cleaning="merge")
     assert decode_vocabulary(state["vocabulary"]) == ["bone", "skateboarder", "t", "t bone", "zebra"]
     assert mapping_text(state).splitlines() == [
-        "name\tconcept\twhy\tcaptions",
+        "name\tconcept\twhy\trows",
         "skateboarder\tskateboarder\t\t7",
         "skateboarders\tskateboarder\talike\t3",
         "bone\tbone\t\t2",

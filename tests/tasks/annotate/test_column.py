@@ -145,7 +145,7 @@ def test_merging_is_fitted_once_on_rows_that_have_a_concept():
     settings, state = fitted(*shards)
     assert ColumnAnnotator(settings).fitted
     assert mapping_text(state).splitlines() == [
-        "name\tconcept\twhy\tcaptions",
+        "name\tconcept\twhy\trows",
         "skateboard\tskateboard\t\t3",
         "cat\tcat\t\t2",
         "CAT\tcat\tspelling\t1",

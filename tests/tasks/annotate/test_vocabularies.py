@@ -12,15 +12,14 @@ from tasks.annotate.entries import (
     given_state,
     mapping_text,
     mined_state,
-    parse_vocabulary,
 )
 from tasks.annotate.zero_shot import ZeroShotAnnotator
 
 
 def test_built_in_lists_are_those_that_the_libraries_ship():
-    imagenet = parse_vocabulary(vocabularies.read_text("imagenet-1k"))
+    imagenet = decode_vocabulary(given_state(vocabularies.read_text("imagenet-1k"), "none")["vocabulary"])
     assert len(imagenet) == 998 and imagenet[:2] == ["tench", "goldfish"]
-    lemmas = parse_vocabulary(vocabularies.read_text("imagenet-21k"))
+    lemmas = decode_vocabulary(given_state(vocabularies.read_text("imagenet-21k"), "none")["vocabulary"])
     assert len(lemmas) == 20_101 and lemmas[:4] == ["organism", "benthos", "heterotroph", "cell"]
     assert "kit fox" in lemmas and not any(name != name.strip() or ", " in name for name in lemmas)
 
@@ -43,7 +42,7 @@ def test_a_file_is_known_by_its_content_and_a_built_in_list_by_its_version(tmp_p
 def test_a_file_may_have_a_byte_order_mark_blanks_and_repeats(tmp_path):
     (tmp_path / "words.txt").write_bytes("\ufeff dog \r\n\r\nhot dog\ndog\n".encode())
     text = vocabularies.read_text(str(tmp_path / "words.txt"))
-    assert parse_vocabulary(text) == ["dog", "hot dog"]
+    assert decode_vocabulary(given_state(text, "none")["vocabulary"]) == ["dog", "hot dog"]
     assert decode_vocabulary(encode_vocabulary(["dog", "señal de tráfico"])) == ["dog", "señal de tráfico"]
 
 
@@ -56,7 +55,7 @@ def test_the_mapping_says_what_became_of_each_line():
     text = "Dog\n\nhot_dog\ndog\n hot_dog \nskateboards\nskateboard\n__\n"
     lines = mapping_text(given_state(text, "merge")).splitlines()
     assert lines == [
-        "name\tconcept\twhy\tcaptions",
+        "name\tconcept\twhy\trows",
         "Dog\tdog\tspelling\t",
         "hot_dog\thot dog\tspelling\t",
         "dog\tdog\t\t",
@@ -73,7 +72,7 @@ def test_the_mapping_says_what_became_of_each_line():
         "skateboards",
         "skateboard",
     ]
-    assert mapping_text({"vocabulary": encode_vocabulary(["a"])}) == "name\tconcept\twhy\tcaptions\na\ta\t\t\n"
+    assert mapping_text({"vocabulary": encode_vocabulary(["a"])}) == "name\tconcept\twhy\trows\na\ta\t\t\n"
 
 
 def test_names_for_two_things_are_one_concept_that_the_mapping_shows():
@@ -92,6 +91,10 @@ def test_refusals_say_what_is_wrong(tmp_path):
     (tmp_path / "latin.txt").write_bytes("café".encode("latin-1"))
     with pytest.raises(ValueError, match=r"not UTF-8 text: .* position 3"):
         vocabularies.check(str(tmp_path / "latin.txt"))
+    (tmp_path / "blank.txt").write_text("_\n __ \n")
+    vocabularies.check(str(tmp_path / "blank.txt"))
+    with pytest.raises(ValueError, match="there is no concept in it"):
+        vocabularies.check(str(tmp_path / "blank.txt"), "names")
     vocabularies.check("imagenet-21k")
 
 
