@@ -17,6 +17,7 @@ from storage.steps import Step
 from storage.view import View
 from tasks import annotate, embed, ingest, load, mix, sample, score, select
 from tasks.annotate import thresholds
+from tasks.sample import targets
 
 FOUNDATIONS = ("numpy", "pyarrow")
 """Libraries that every method stands on."""
@@ -175,8 +176,8 @@ def mix_step(config: Curate, view: View, every: list[Shard]) -> Planned:
 
 
 def sample_step(config: Curate, view: View, mixed: Step) -> Planned:
-    """The sample step."""
-    section = config.sample
+    """The sample step; weights that a file holds are read here, once."""
+    section = targets.resolved(config.sample)
     method = load(sample.METHODS, section, seed=config.seed)
     view = with_columns(view, getattr(method, "input_columns", ()))
     view.require(method.needs, f"sample: {section.kind}")

@@ -226,6 +226,7 @@ def pick_all(run: Run, planned: Planned, mixed: Step, draws: int, every: list[Sh
         for group, rows in one["groups"].items():
             groups[group] = groups.get(group, 0) + rows
     steps = sum(one["steps"] for one in facts)
+    files.write_json(step.file(coverage.SECTION), config.model_dump(mode="json"))
     return {
         "parts": [one["rows"] for one in facts],
         "rows": sum(one["rows"] for one in facts),

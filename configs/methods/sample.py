@@ -97,7 +97,7 @@ class Iid(Batches):
     kind: Literal["iid"] = "iid"
 
 
-Factor = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Factor = Annotated[float, Field(ge=0, le=1e12)]
 
 
 class ReleasedTargets(Section):
@@ -110,7 +110,9 @@ class Shaped(Section):
     """A target distribution: counts in proportion to a weight for each concept that the superbatch holds."""
 
     factors: dict[str, Factor] = Field(
-        {}, description="More of these, fewer of those: what a concept's weight is multiplied by; 0: none of it."
+        {},
+        description="More of these, fewer of those: what a concept's weight is multiplied by; with 0 no row is taken "
+        "for its sake, but one may be for its other concepts.",
     )
 
 
@@ -127,6 +129,20 @@ class NaturalTargets(Shaped):
     exponent: float = Field(0.5, ge=-4, le=4, description="The power; below 1 flattens, below 0 turns it upside down.")
 
 
+class WeightTargets(Shaped):
+    """Weights by concept."""
+
+    kind: Literal["weights"] = "weights"
+    weights: dict[str, Factor] = Field(description="Concept -> weight.")
+    others: Factor = Field(0.0, description="Weight of concepts that are not named.")
+
+    @model_validator(mode="after")
+    def _something_is_wanted(self) -> WeightTargets:
+        if not self.others and not any(self.weights.values()):
+            raise ValueError("no weight of `weights` is above 0, nor is `others`: nothing would be wanted")
+        return self
+
+
 class FileTargets(Shaped):
     """Weights of a file."""
 
@@ -135,7 +151,9 @@ class FileTargets(Shaped):
     others: Factor = Field(0.0, description="Weight of concepts that the file does not name.")
 
 
-Targets = Annotated[ReleasedTargets | UniformTargets | NaturalTargets | FileTargets, Field(discriminator="kind")]
+Targets = Annotated[
+    ReleasedTargets | UniformTargets | NaturalTargets | WeightTargets | FileTargets, Field(discriminator="kind")
+]
 
 
 class CabsDm(Batches):

@@ -33,7 +33,8 @@ def largest_remainder(proportions: np.ndarray, total: int) -> np.ndarray:
     """
     quota = np.asarray(proportions, np.float64) * total
     # 0.1 * 30 is 3.0000000000000004 and 0.07 * 100 is 7.000000000000001: whole numbers are meant.
-    quota = np.where(np.abs(quota - np.rint(quota)) < 1e-9 * max(1, total), np.rint(quota), quota)
+    near = np.abs(quota - np.rint(quota)) <= np.maximum(1e-9, 4 * np.spacing(quota))
+    quota = np.where(near, np.rint(quota), quota)
     counts = np.floor(quota).astype(np.int64)
     missing = total - int(counts.sum())
     order = np.argsort(-(quota - counts), kind="stable")

@@ -148,10 +148,11 @@ def headlines(told: Mapping[str, Any]) -> list[str]:
         )
     distance = labels["distance"]
     if distance.get("achieved") is not None and distance.get("offered") is not None:
-        nearer = "towards" if distance["achieved"] < distance["offered"] else "away from"
+        achieved, offered = f"{distance['achieved']:.2f}", f"{distance['offered']:.2f}"
+        moved = "moved towards" if achieved < offered else "moved away from"
+        moved = "stayed as far from" if achieved == offered else moved
         lines.append(
-            f"The batches moved {nearer} the target: their distance from it is {distance['achieved']:.2f}, "
-            f"that of the draws {distance['offered']:.2f}."
+            f"The batches {moved} the target: their distance from it is {achieved}, that of the draws {offered}."
         )
     if told["fill"]:
         lines.append(f"{percent(told['fill'], told['rows'])} of the rows are fill.")

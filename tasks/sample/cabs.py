@@ -8,7 +8,7 @@ but each counts and caps on its own.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +18,7 @@ from configs.methods import sample as methods
 from tasks.sample.concepts import Concepts, Labels, encode, row_frequencies, split, without_repeats
 from tasks.sample.coverage import Account, account
 from tasks.sample.greedy import NO_CAP, Rule, pick_greedily
-from tasks.sample.targets import Target, at_least, target_counts
+from tasks.sample.targets import Target, at_least, resolved, target_counts
 
 
 def select_diverse(
@@ -94,7 +94,7 @@ class CabsDm:
 
     def __init__(self, config: methods.CabsDm, *, seed: int = 0) -> None:
         """`seed`: of the order of rows without concepts where `fill` is off; else nothing is random."""
-        self.config, self.target, self._seed = config, Target(config), seed
+        self.config, self.target, self._seed = config, Target(resolved(config)), seed
         cap = NO_CAP if config.cap is None else config.cap
         self._rule = _rule(config.variant, cap, config.fill)
 
@@ -102,10 +102,6 @@ class CabsDm:
     def named(self) -> list[str]:
         """Concepts that the configuration names: the data may know some of them not."""
         return self.target.named
-
-    def depends_on(self) -> dict[str, Any]:
-        """What the configuration points at: the weights of a file."""
-        return {"weights": self.target.file_weights}
 
     def pick(self, superbatch: pa.Table, step: int) -> list[np.ndarray]:
         """Returns one int64 array of row indices per rank; see `tasks.sample.Sampler`."""

@@ -15,6 +15,7 @@ Concepts: TypeAlias = (
     "Sequence[Sequence[str] | None] | Sequence[Sequence[int] | None] | np.ndarray | pa.Array | pa.ChunkedArray"
 )
 
+MOST_BYTES = 1 << 30
 SPARSE = 16
 """Ids this many times larger than there are labels are sorted, not counted."""
 
@@ -71,6 +72,8 @@ def split(concepts: Concepts) -> tuple[np.ndarray, pa.Array]:
         lengths = pc.fill_null(pc.list_value_length(concepts), 0).to_numpy().astype(np.int64)
         values = pc.list_flatten(concepts)
         if isinstance(values, pa.ChunkedArray):
+            if values.nbytes > MOST_BYTES and pa.types.is_string(values.type):
+                values = values.cast(pa.large_string())  # 32-bit offsets would not reach
             values = values.unify_dictionaries().combine_chunks()
         return lengths, values
     rows = [() if row is None else row for row in concepts]

@@ -38,6 +38,10 @@ CONCEPTS = pa.schema(
 sampler that has none), labels in the batches."""
 
 
+SECTION = "section.json"
+"""Beside the plan: the sampler's section with the weights that a file held, for those who sample again."""
+
+
 class Account(NamedTuple):
     """Of one superbatch."""
 
@@ -66,9 +70,7 @@ def account(
         targets: t, `(V,)`.
         fill: Rows that are only fill.
     """
-    share, quota = config.superbatch // config.world_size, config.batch_size // config.world_size
-    iid = (np.arange(0, config.superbatch, share)[:, None] + np.arange(quota)).ravel()
-    rows = np.concatenate(picks)
+    rows, iid = np.concatenate(picks), np.arange(config.batch_size)
     achieved, of_iid = (label_counts(labels.offsets, labels.ids, labels.size, some) for some in (rows, iid))
     rare = frequencies * config.batch_size < config.superbatch
     step = {"rows": len(rows), "fill": fill}
@@ -103,6 +105,9 @@ def leave(step: Step, part: int, first: int, accounts: Sequence[Account]) -> Non
 
 
 def read_concepts(step: Step, parts: int) -> pa.Table:
-    """The columns of `CONCEPTS`, summed over the parts of a batch plan; empty where the sampler left none."""
-    names = [f"coverage/concepts-{part:05d}" for part in range(parts)]
-    return summed(step.read(name) for name in names if files.exists(step.file(f"{name}.parquet")))
+    """The columns of `CONCEPTS`, summed part by part of a batch plan; empty where the sampler left none."""
+    total = CONCEPTS.empty_table()
+    for name in (f"coverage/concepts-{part:05d}" for part in range(parts)):
+        if files.exists(step.file(f"{name}.parquet")):
+            total = summed([total, step.read(name)])
+    return total

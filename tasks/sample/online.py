@@ -11,20 +11,26 @@ same seed. Only training jobs import this file, hence torch at the top.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
-from torch.utils.data import Sampler
+from pydantic import TypeAdapter
+from torch.utils.data import Sampler as TorchSampler
 
 from configs.errors import MixError
-from configs.methods.sample import Batches
-from storage import files, manifests
+from configs.methods.sample import Batches, Sample
+from configs.storage import Storage
+from storage import files, manifests, objects
+from storage.fingerprints import fingerprint
 from storage.steps import Step
 from tasks import load, sample
 from tasks.mix.draws import DrawPlan, seed_of
 from tasks.mix.permutation import permute
 from tasks.sample.concepts import Concepts, Labels, encode, encode_chunks, gather
+from tasks.sample.coverage import SECTION
 
 
 def read_sidecars(urls: Iterable[str]) -> Labels:
@@ -45,10 +51,11 @@ def _concepts(url: str) -> pa.ChunkedArray:
         raise MixError(f"{url} is no annotate sidecar: its column `concepts` cannot be read: {error}") from error
 
 
-class ConceptBatchSampler(Sampler[list[int]]):
+class ConceptBatchSampler(TorchSampler[list[int]]):
     """The batches of one rank, each a list of indices into the data set, in order of selection.
 
-    Epoch 0 is what the flow samples with `seed`; every further one has the same draws in another seeded order.
+    Epoch 0 is what the flow samples with `seed` from rows of one group, each drawn once (`of_mix`: from whatever the
+    mix drew); every further one has the same draws in another seeded order.
     `set_epoch` names the epoch of the next pass. All ranks compute their own part of the same superbatch, from targets
     and frequencies of the whole of it; nothing is sent between them.
     """
@@ -86,23 +93,25 @@ class ConceptBatchSampler(Sampler[list[int]]):
         if not 0 <= self.rank < size:
             raise ValueError(f"`rank` is {self.rank}; it must be in [0, {size}), the `world_size`")
         self._labels = concepts if isinstance(concepts, Labels) else encode(concepts)
-        self._rows, self._order, self.seed, self.epoch = rows, None, seed, 0
-        count = len(self._labels.offsets) - 1 if rows is None else len(rows)
-        if isinstance(draws, np.ndarray):
-            self._order, total = draws, len(draws)
-        else:
-            total = count if draws is None else draws
-            self._plan = DrawPlan(np.array([[total]]), np.array([count]), seed)
-        self.draws, self.steps = total, total // self.config.superbatch
+        self.seed, self.epoch = seed, 0
+        count = len(self._labels.offsets) - 1
+        self._rows = None if rows is None else _indices("rows", rows, count)
+        total = None if draws is None or np.ndim(draws) else int(draws)
+        self._order = _indices("draws", draws, count) if np.ndim(draws) else None
+        self._plan = _plan(total, count if self._rows is None else len(self._rows), seed)
+        self.draws = self._plan.total if self._order is None else len(self._order)
+        self.steps = self.draws // self.config.superbatch
         if not 0 <= start <= self.steps:
             raise ValueError(f"`start` is {start}; it must be in [0, {self.steps}], the steps of an epoch")
         self._method = load(sample.METHODS, self.config, seed=seed)
         if set(self._method.needs) - {"concepts"}:
             raise ValueError(f"`config` is {config.kind}, which needs more than concepts; take cabs_dm, cabs_fm or iid")  # type: ignore[attr-defined]
-        self._first = self._next = start
+        self._first, self._told = start, {"epoch": 0, "step": start}
 
     @classmethod
-    def of_mix(cls, url: str, *, rank: int | None = None, start: int = 0) -> ConceptBatchSampler:
+    def of_mix(
+        cls, url: str, *, rank: int | None = None, start: int = 0, storage: Storage | None = None
+    ) -> ConceptBatchSampler:
         """The sampler that goes through the superbatches of a mix again, from the sidecars in its store.
 
         Indices count the rows of the input files end to end, those of `mix.json`'s `parents` in their order, damaged
@@ -112,11 +121,16 @@ class ConceptBatchSampler(Sampler[list[int]]):
             url: The folder of a mix.
             rank: As above.
             start: As above.
+            storage: How object stores are reached, as in the mix's configuration; null: by the environment.
 
         Raises:
             MixError: It is no mix, or was not annotated, or what it was made of is gone from the store.
         """
-        manifest = manifests.read(url)
+        with objects.using(storage.options()) if storage else nullcontext():
+            return cls._of_mix(manifests.read(url), url, rank, start)
+
+    @classmethod
+    def _of_mix(cls, manifest: dict[str, Any], url: str, rank: int | None, start: int) -> ConceptBatchSampler:
         steps = {one["stage"]: _step(manifest, one) for one in manifest["steps"]}
         if "annotate" not in steps:
             raise MixError(f"{url} was made without `annotate`: there are no concepts to go by")
@@ -127,9 +141,15 @@ class ConceptBatchSampler(Sampler[list[int]]):
             starts.setdefault(one["digest"], first)  # a second file with the same content is not drawn from
             parents.append(one)
             first += one["rows"]
-        concepts = read_sidecars(steps["annotate"].file(f"{one['digest']}.parquet") for one in parents)
-        config = _sampler_config(manifest["config"]["sample"])
-        draws = _order(steps["mix"], starts)
+        sidecars = [steps["annotate"].file(f"{one['digest']}.parquet") for one in parents]
+        section, drawn = steps["sample"].file(SECTION), [steps["mix"].file(f"{digest}.parquet") for digest in starts]
+        for needed in (section, *drawn, *sidecars):
+            if not files.exists(needed):
+                raise MixError(
+                    f"{needed} is gone, which {url} was made of; run its configuration again with the same store"
+                )
+        config = TypeAdapter(Sample).validate_python(files.read_json(section))
+        draws, concepts = _order(steps["mix"], starts), read_sidecars(sidecars)
         return cls(concepts, config, draws=draws, seed=manifest["seed"], rank=rank, start=start)
 
     def __len__(self) -> int:
@@ -138,61 +158,59 @@ class ConceptBatchSampler(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         """Yields the indices of this rank's part of each batch."""
-        self._next, self._first = self._first, 0
-        while self._next < self.steps:
-            rows = self._drawn(
-                np.arange(self._next * self.config.superbatch, (self._next + 1) * self.config.superbatch)
-            )
-            step = self._next + self.epoch * self.steps
-            self._next += 1
-            yield rows[self._pick(self._superbatch(rows), step)].tolist()
+        epoch, first, size = self.epoch, self._first, self.config.superbatch
+        self._first = 0
+        for step in range(first, self.steps):
+            rows = self._drawn(np.arange(step * size, (step + 1) * size), epoch)
+            picks = self._pick(self._superbatch(rows), step + epoch * self.steps)
+            self._told = {"epoch": epoch, "step": step + 1}
+            yield rows[picks].tolist()
 
     def set_epoch(self, epoch: int) -> None:
         """The next pass is of this epoch, from its beginning."""
         if epoch < 0:
             raise ValueError(f"`epoch` is {epoch}; it must be at least 0")
         if epoch != self.epoch:
-            self.epoch, self._first, self._next = epoch, 0, 0
+            self.epoch, self._first, self._told = epoch, 0, {"epoch": epoch, "step": 0}
 
-    def state_dict(self) -> dict[str, int]:
-        """Where the current pass stands: the steps it has yielded.
+    def state_dict(self) -> dict[str, Any]:
+        """Where the newest pass stands: its epoch and the steps it has yielded.
 
         A DataLoader with workers asks ahead of what it hands out; torchdata's StatefulDataLoader accounts for that.
         With a plain one, count the steps you train and pass them as `start`.
         """
-        return {"epoch": self.epoch, "step": self._next, **self._identity()}
+        return {**self._told, **self._identity()}
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """The next pass, and only that, goes on from `state`. The number of ranks may be another one.
 
+        The state of an epoch that has ended changes nothing once `set_epoch` has named a later one.
+
         Raises:
-            ValueError: The state is of another seed, data set or superbatch.
+            ValueError: The state is of another seed, data set or configuration.
         """
         for name, mine in self._identity().items():
             if state[name] != mine:
                 raise ValueError(f"`state` was saved with {name} {state[name]}; this sampler has {mine}")
-        self.epoch = state["epoch"]
-        self._first = self._next = state["step"]
+        if state["step"] == self.steps and self.epoch > state["epoch"]:
+            return
+        self.epoch, self._first = state["epoch"], state["step"]
+        self._told = {"epoch": self.epoch, "step": self._first}
 
-    def _identity(self) -> dict[str, int]:
-        config = self.config
-        return {
-            "seed": self.seed,
-            "rows": len(self._labels.offsets) - 1,
-            "draws": self.draws,
-            "superbatch": config.superbatch,
-            "batch_size": config.batch_size,
-        }
+    def _identity(self) -> dict[str, Any]:
+        rows, config = len(self._labels.offsets) - 1, self.config.output_fields() | {"world_size": None}
+        sizes = {"rows": rows, "draws": self.draws, "superbatch": self.config.superbatch}
+        return {"seed": self.seed, **sizes, "configuration": fingerprint(config)}
 
     def _pick(self, superbatch: pa.Table, step: int) -> np.ndarray:
         if hasattr(self._method, "pick_rank"):
             return self._method.pick_rank(superbatch, step, self.rank)
         return self._method.pick(superbatch, step)[self.rank]
 
-    def _drawn(self, numbers: np.ndarray) -> np.ndarray:
-        """The row of each of these draws of the current epoch, int64."""
-        if self.epoch:
-            numbers = permute(numbers, self.draws, seed_of(self.seed, "epoch", self.epoch))
+    def _drawn(self, numbers: np.ndarray, epoch: int) -> np.ndarray:
+        """The row of each of these draws of an epoch, int64."""
+        if epoch:
+            numbers = permute(numbers, self.draws, seed_of(self.seed, "epoch", epoch))
         if self._order is not None:
             return self._order[numbers]
         rows = self._plan.rows_of(numbers)[1]
@@ -204,6 +222,23 @@ class ConceptBatchSampler(Sampler[list[int]]):
         # Ids are ranks already; words are looked at only where the configuration names some.
         values = pa.array(ids) if words is None else pa.DictionaryArray.from_arrays(ids, words)
         return pa.table({"concepts": pa.ListArray.from_arrays(pa.array(offsets), values)})
+
+
+def _plan(draws: int | None, rows: int, seed: int) -> DrawPlan:
+    """The plan of one group of rows; `draws` null: each once."""
+    if draws is not None and (draws < 0 or (draws and not rows)):
+        raise ValueError(f"`draws` is {draws} of {rows} rows; it must be at least 0, and 0 if there is no row")
+    return DrawPlan(np.array([[rows if draws is None else draws]]), np.array([rows]), seed)
+
+
+def _indices(name: str, values: Any, count: int) -> np.ndarray:
+    """Row indices as int64."""
+    array = np.asarray(values)
+    if array.ndim != 1 or (array.dtype.kind not in "iu" and array.size):
+        raise ValueError(f"`{name}` is {array.dtype} of shape {array.shape}; it must be one row of whole numbers")
+    if array.size and not 0 <= array.min() <= array.max() < count:
+        raise ValueError(f"`{name}` has rows from {array.min()} to {array.max()}; there are rows 0 to {count - 1}")
+    return array.astype(np.int64)
 
 
 def _resized(config: Batches, world_size: int) -> Batches:
@@ -226,21 +261,10 @@ def _step(manifest: dict, one: dict) -> Step:
     return Step(manifest["config"]["store"], one["stage"], one["kind"], one["fingerprint"])
 
 
-def _sampler_config(section: dict) -> Batches:
-    """The section of a manifest as its model."""
-    from pydantic import TypeAdapter
-
-    from configs.methods.sample import Sample
-
-    return TypeAdapter(Sample).validate_python(section)
-
-
 def _order(mixed: Step, starts: dict[str, int]) -> np.ndarray:
     """The row of each draw of a mix, int64 `(draws,)`; `starts` has the first row of each shard by digest."""
     parts = []
     for digest, first in starts.items():
-        if not files.exists(mixed.file(f"{digest}.parquet")):
-            raise MixError(f"{mixed.url} has no draws of shard {digest}; run the mix's configuration again")
         table = mixed.read(digest, ["draw", "row"])
         parts.append((table["draw"].to_numpy(), first + table["row"].to_numpy()))
     order = np.full(sum(len(draws) for draws, _ in parts), -1, np.int64)

@@ -8,11 +8,13 @@ they added up to its rows, rows of several concepts would use them up long befor
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from configs.errors import ConfigError
 from configs.methods import sample as methods
 from tasks.annotate.numbers import read_numbers
 from tasks.mix.draws import largest_remainder
@@ -68,27 +70,41 @@ def shaped_counts(weights: np.ndarray, total: int, *, minimum: int = 1, maximum:
     return np.where(weights > 0, counts if maximum is None else np.minimum(counts, maximum), 0)
 
 
+def resolved(section: Any) -> Any:
+    """The sample section with the content of its file of weights in the file's place.
+
+    So the content is part of every fingerprint, not the file's place, and all tasks of a run see the same.
+
+    Raises:
+        ConfigError: The file is missing or malformed, or has no weight above 0.
+    """
+    shape = getattr(section, "targets", None)
+    if not isinstance(shape, methods.FileTargets):
+        return section
+    weights = read_numbers(shape.path, "sample.targets.path", 0, LARGEST)
+    if not shape.others and not any(weights.values()):
+        raise ConfigError(f"`sample.targets.path` is {shape.path!r}; no weight in it is above 0, nor is `others`")
+    known = methods.WeightTargets(weights=weights, others=shape.others, factors=shape.factors)
+    return section.model_copy(update={"targets": known})
+
+
 class Target:
     """The target distribution of a `cabs_dm` section.
 
     Attributes:
-        file_weights: Concept -> weight as the file has it.
         named: Concepts that the section names, in code-point order: some may be unknown to the data.
     """
 
     def __init__(self, config: methods.CabsDm) -> None:
-        """Read the file of weights, if there is one.
-
-        Raises:
-            ConfigError: There is no such file, or a line of it is no concept, tab, weight from 0 up.
-        """
-        self._config = config
-        shape = config.targets
-        self.file_weights = {}
+        """Raise ValueError if the weights are still in a file: see `resolved`."""
+        self._config, shape = config, config.targets
         if isinstance(shape, methods.FileTargets):
-            self.file_weights = read_numbers(shape.path, "sample.targets.path", 0, LARGEST)
-        self._factors = {} if isinstance(shape, methods.ReleasedTargets) else shape.factors
-        self.named = sorted({*self.file_weights, *self._factors})
+            raise ValueError(f"`targets` are still in {shape.path}; call `tasks.sample.targets.resolved` first")
+        weights = shape.weights if isinstance(shape, methods.WeightTargets) else {}
+        factors = {} if isinstance(shape, methods.ReleasedTargets) else shape.factors
+        self.named = sorted({*weights, *factors})
+        self._weights = _Lookup(weights, getattr(shape, "others", 0.0))
+        self._factors = _Lookup(factors, 1.0) if factors else None
 
     def counts(self, labels: Labels) -> np.ndarray:
         """Returns int64 `(V,)` for the concepts of one superbatch, all workers together."""
@@ -106,18 +122,26 @@ class Target:
         weights = np.ones(labels.size)
         if isinstance(shape, methods.NaturalTargets):
             weights = row_frequencies(labels.offsets, labels.ids, labels.size).astype(np.float64) ** shape.exponent
-        elif isinstance(shape, methods.FileTargets):
-            weights = _looked_up(labels.words, self.file_weights, shape.others)
-        return weights * _looked_up(labels.words, self._factors, 1.0) if self._factors else weights
+        elif isinstance(shape, methods.WeightTargets):
+            weights = self._weights.of(labels)
+        return weights if self._factors is None else weights * self._factors.of(labels)
 
 
-def _looked_up(words: pa.Array | None, known: Mapping[str, float], other: float) -> np.ndarray:
-    """Returns the value of each word, float64 `(V,)`."""
-    if words is None:
-        raise ValueError("`concepts` are integers; targets that name concepts need strings")
-    at = pc.index_in(words, pa.array(list(known), words.type)).to_numpy(zero_copy_only=False)
-    values = np.array([*known.values(), other])
-    return values[np.where(np.isnan(at), len(known), at).astype(np.int64)]
+class _Lookup:
+    """Numbers by concept, and one for all others."""
+
+    def __init__(self, known: Mapping[str, float], other: float) -> None:
+        self._known = pa.array(list(known), pa.large_string())
+        self._values = np.array([*known.values(), other], np.float64)
+
+    def of(self, labels: Labels) -> np.ndarray:
+        """Returns the number of each concept, float64 `(V,)`."""
+        if not labels.size:
+            return np.empty(0)
+        if labels.words is None:
+            raise ValueError("`concepts` are integers; targets that name concepts need strings")
+        at = pc.fill_null(pc.index_in(labels.words, self._known), len(self._known))
+        return self._values[at.to_numpy()]
 
 
 def at_least(**bounds: tuple[int, int]) -> None:

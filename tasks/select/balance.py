@@ -5,7 +5,7 @@ own setting is captions against 500,000 entries without case folding.
 
 Each row has one coin, a uniform number made of its uid, its row number and the seed; it stays if the coin is below
 P(keep). So no coin depends on other rows, on shards or on order, and with the same counts a larger t keeps all rows
-that a smaller one keeps.
+that a smaller one keeps. Equal rows at one place of two files have one coin: let `exact_duplicates` go first.
 """
 
 from __future__ import annotations

@@ -162,7 +162,7 @@ def test_the_mapping_lies_beside_a_given_vocabulary_and_cleaning_makes_another(p
 
 def test_a_vocabulary_that_cleaning_empties_is_refused(place):
     (place / "words.txt").write_text("_\n__\n")
-    with pytest.raises(ConfigError, match="has no concept in it, only '_' and its like"):
+    with pytest.raises(ConfigError, match="there is no concept in it, write one a line"):
         run(settings(place, {"kind": "captions", "vocabulary": f"{place}/words.txt"}))
 
 

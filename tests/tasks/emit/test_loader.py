@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import multiprocessing
 import pickle
 import subprocess
 import sys
@@ -18,6 +17,7 @@ import pytest
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader
+from workers import clean
 
 from tasks.emit import loader as module
 from tasks.emit.loader import MixBatches, find_mix
@@ -104,15 +104,6 @@ def test_own_rank_when_world_sizes_agree(tmp_path):
         for step, batch in enumerate(MixBatches(tmp_path, rank=rank, world_size=2, columns=["mix_step", "mix_rank"])):
             assert set(batch["mix_step"].tolist()) == {step}
             assert set(batch["mix_rank"].tolist()) == {rank}
-
-
-def clean(workers):
-    """Workers from a server without threads: a fork of this process would inherit those of other tests' servers."""
-    if not workers:
-        return None
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tasks.emit.loader"])
-    return context
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])

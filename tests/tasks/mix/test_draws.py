@@ -12,9 +12,10 @@ def test_the_worked_example_of_largest_remainder():
     assert largest_remainder(np.array([0.5, 0.3, 0.2]), 7).tolist() == [4, 2, 1]
     assert largest_remainder(np.full(4, 0.25), 6).tolist() == [2, 2, 1, 1]
     assert largest_remainder(np.array([0.1, 0.9]), 30).tolist() == [3, 27]
+    assert largest_remainder(np.full(3, 1 / 3), 640_000_001).tolist() == [213_333_334, 213_333_334, 213_333_333]
 
 
-@given(st.lists(st.floats(0.001, 1), min_size=1, max_size=12), st.integers(0, 10**6))
+@given(st.lists(st.floats(0.001, 1), min_size=1, max_size=12), st.integers(0, 10**6) | st.integers(10**8, 10**10))
 def test_counts_add_up_and_stay_within_one(shares, total):
     proportions = np.array(shares) / sum(shares)
     counts = largest_remainder(proportions, total)

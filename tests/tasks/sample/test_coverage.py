@@ -21,7 +21,7 @@ def table(rows):
 
 
 def test_account_by_hand():
-    """IID takes rows 0 and 4 of two ranks, or the first two; in fewer than B / b = 4 rows are b, c and d."""
+    """IID takes the first two rows; in fewer than B / b = 4 rows are b, c and d."""
     for ranks, iid in ((1, 1), (2, 1)):
         sampler = load(METHODS, CabsDm(batch_size=2, filter_ratio=0.75, world_size=ranks), seed=0)
         picks, told = sampler.pick_and_account(table(ROWS), 0)
@@ -51,6 +51,20 @@ def test_a_sampler_without_targets_says_so_and_one_without_concepts_has_nothing_
     assert told.concepts["wanted"].null_count == 4 and told.step["concepts"] == 3
     _, nothing = load(METHODS, CabsDm(batch_size=4), seed=0).pick_and_account(table([[]] * 20), 0)
     assert nothing.concepts.num_rows == 0 and nothing.step["fill"] == 4 and nothing.step["offered_concepts"] == 0
+
+
+def test_rare_is_what_chance_is_expected_to_lose():
+    """Of 8 rows 2 are kept: a concept of 4 rows is expected once in an IID batch, one of 3 is not."""
+    rows = [["four", "three"]] * 3 + [["four"]] + [["five"]] * 4
+    _, told = load(METHODS, CabsDm(batch_size=2, filter_ratio=0.75), seed=0).pick_and_account(table(rows), 0)
+    assert told.step["offered_rare"] == 1 and told.step["offered_concepts"] == 3
+
+
+def test_ranks_and_steps_draw_rows_without_concepts_each_in_an_order_of_its_own():
+    sampler = load(METHODS, CabsDm(batch_size=20, filter_ratio=0.5, world_size=2, fill=False), seed=0)
+    empty = table([[]] * 40)
+    orders = {tuple((picks % 20).tolist()) for step in (0, 1) for picks in sampler.pick(empty, step)}
+    assert len(orders) == 4 and all(len(order) == 10 for order in orders)
 
 
 def test_sums_keep_null_apart_from_nothing():

@@ -1,5 +1,7 @@
 """The sampler of a training loop: the flow's batches, from sidecars alone, on every rank, resumed anywhere."""
 
+import shutil
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -9,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 from torchdata.stateful_dataloader import StatefulDataLoader
+from workers import clean
 
 from configs.errors import MixError
 from configs.methods.sample import CabsDm, CabsFm, Iid, Jest
@@ -171,6 +174,8 @@ def test_a_state_of_something_else_is_refused():
         ConceptBatchSampler(rows_of(300), CabsDm(batch_size=8), seed=1),
         ConceptBatchSampler(rows_of(), CabsDm(batch_size=4), seed=1),
         ConceptBatchSampler(rows_of(), CabsDm(batch_size=8), seed=1, draws=200),
+        ConceptBatchSampler(rows_of(), CabsDm(batch_size=8, variant="printed"), seed=1),
+        ConceptBatchSampler(rows_of(), CabsFm(batch_size=8), seed=1),
     ):
         with pytest.raises(ValueError, match="`state` was saved with "):
             other.load_state_dict(state)
@@ -181,7 +186,9 @@ def test_a_state_of_something_else_is_refused():
 def test_a_stateful_data_loader_resumes_in_the_middle_of_an_epoch(workers, stop):
     def loader():
         sampler = ConceptBatchSampler(rows_of(), CabsDm(batch_size=12, filter_ratio=0.5), seed=4)
-        return StatefulDataLoader(list(range(400)), batch_sampler=sampler, num_workers=workers)
+        return StatefulDataLoader(
+            list(range(400)), batch_sampler=sampler, num_workers=workers, multiprocessing_context=clean(workers)
+        )
 
     whole = [batch.tolist() for batch in loader()]
     assert len(whole) == 16
@@ -195,13 +202,53 @@ def test_a_stateful_data_loader_resumes_in_the_middle_of_an_epoch(workers, stop)
     assert [batch.tolist() for batch in second] == whole[stop:]
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_state_of_an_ended_epoch_gives_the_next_one(workers):
+    def loader():
+        sampler = ConceptBatchSampler(rows_of(), CabsDm(batch_size=12, filter_ratio=0.5), seed=4)
+        context = clean(workers)
+        return sampler, StatefulDataLoader(
+            list(range(400)), batch_sampler=sampler, num_workers=workers, multiprocessing_context=context
+        )
+
+    def passed(sampler, going, epoch):
+        sampler.set_epoch(epoch)
+        return [batch.tolist() for batch in going]
+
+    sampler, going = loader()
+    wanted = [passed(sampler, going, epoch) for epoch in (0, 1, 2)]
+    sampler, going = loader()
+    assert [passed(sampler, going, epoch) for epoch in (0, 1)] == wanted[:2]
+    state = going.state_dict()
+    sampler, going = loader()
+    going.load_state_dict(state)
+    assert passed(sampler, going, 2) == wanted[2]
+
+
+def test_passes_do_not_disturb_one_another():
+    sampler = ConceptBatchSampler(rows_of(), CabsDm(batch_size=12, filter_ratio=0.5), seed=4)
+    whole = list(sampler)
+    one, other = iter(sampler), iter(sampler)
+    assert [next(one), next(one), next(other), next(one)] == [whole[0], whole[1], whole[0], whole[2]]
+    sampler.set_epoch(1)
+    assert list(one) == whole[3:], "it is of the epoch that it was begun in"
+
+
 def test_a_plain_data_loader_with_workers():
     def sampler(start=0):
         return ConceptBatchSampler(rows_of(), CabsFm(batch_size=12, filter_ratio=0.5), seed=4, start=start)
 
-    loaded = [batch.tolist() for batch in DataLoader(list(range(400)), batch_sampler=sampler(), num_workers=2)]
+    loaded = [
+        batch.tolist()
+        for batch in DataLoader(
+            list(range(400)), batch_sampler=sampler(), num_workers=2, multiprocessing_context=clean(2)
+        )
+    ]
     assert loaded == list(sampler())
-    assert [b.tolist() for b in DataLoader(list(range(400)), batch_sampler=sampler(5), num_workers=2)] == loaded[5:]
+    assert [
+        b.tolist()
+        for b in DataLoader(list(range(400)), batch_sampler=sampler(5), num_workers=2, multiprocessing_context=clean(2))
+    ] == loaded[5:]
 
 
 # ---------------------------------------------------------------------------------------------------------------- input
@@ -222,9 +269,15 @@ def test_bad_arguments_are_named(corpus, tmp_path):
         ({"world_size": 2}, "`rank` is None and `world_size` 2"),
         ({"world_size": 2, "rank": 2}, r"`rank` is 2; it must be in \[0, 2\)"),
         ({"world_size": 7, "rank": 0}, "`batch_size` is 12; it must be a multiple of `world_size`, which is 7"),
+        ({"rows": np.array([0, 400])}, "`rows` has rows from 0 to 400; there are rows 0 to 399"),
+        ({"rows": np.ones(400, bool)}, r"`rows` is bool of shape \(400,\); it must be one row of whole numbers"),
+        ({"draws": np.array([-1])}, "`draws` has rows from -1 to -1"),
+        ({"draws": -5}, "`draws` is -5 of 400 rows; it must be at least 0"),
+        ({"rows": np.empty(0, np.int64), "draws": 32}, "`draws` is 32 of 0 rows"),
     ):
         with pytest.raises(ValueError, match=message):
             ConceptBatchSampler(rows_of(), dm, **arguments)
+    assert list(ConceptBatchSampler([], dm)) == [] == list(ConceptBatchSampler(rows_of(), dm, rows=[]))
     with pytest.raises(ValueError, match="`config` is jest, which needs more than concepts"):
         ConceptBatchSampler(rows_of(), Jest(reference=tower, learner=tower | {"image": "c"}))
     with pytest.raises(ValueError, match="`epoch` is -1"):
@@ -234,6 +287,10 @@ def test_bad_arguments_are_named(corpus, tmp_path):
     pq.write_table(pa.table({"a": [1]}), tmp_path / "other.parquet")
     with pytest.raises(MixError, match="is no annotate sidecar"):
         read_sidecars([str(tmp_path / "other.parquet")])
+    mix = run(config(corpus, {"sample": SAMPLERS[0]}))
+    shutil.rmtree(corpus / "store" / "sample")
+    with pytest.raises(MixError, match=r"section.json is gone, which .* was made of; run its configuration again"):
+        ConceptBatchSampler.of_mix(mix.url, rank=0)
     bare = run(config(corpus, {"annotate": None, "sample": SAMPLERS[-1]}))
     with pytest.raises(MixError, match="was made without `annotate`"):
         ConceptBatchSampler.of_mix(bare.url)

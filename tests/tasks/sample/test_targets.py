@@ -1,6 +1,8 @@
 """Target distributions and the sizes of batches."""
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from corpora import config, run
 from hypothesis import given
@@ -8,11 +10,13 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from configs.errors import ConfigError
+from configs.loading import validate
 from configs.methods.sample import CabsDm, CabsFm, Iid, sub_batch_size
 from flows.pipeline import examine
 from tasks.sample.cabs import select_diverse
 from tasks.sample.concepts import encode
-from tasks.sample.targets import Target, shaped_counts, target_counts
+from tasks.sample.online import ConceptBatchSampler
+from tasks.sample.targets import Target, resolved, shaped_counts, target_counts
 
 
 # --------------------------------------------------------------------------------------------------------------- sizes
@@ -57,6 +61,8 @@ def test_a_superbatch_may_be_given_instead_of_a_batch():
         ({"filter_ratio": -0.1}, "greater than or equal to 0"),
         ({"targets": {"kind": "natural", "factors": {"dog": -1}}}, "greater than or equal to 0"),
         ({"targets": {"kind": "natural", "exponent": 9}}, "less than or equal to 4"),
+        ({"targets": {"kind": "uniform", "factors": {"dog": float("inf")}}}, "less than or equal to"),
+        ({"targets": {"kind": "weights", "weights": {"dog": 0}}}, "no weight of `weights` is above 0"),
         ({"targets": {"kind": "released", "factors": {"dog": 2}}}, "Extra inputs are not permitted"),
         ({"targets": {"kind": "uniform"}, "maximum": 2, "minimum": 3}, "`minimum` is 3; it must not exceed"),
     ],
@@ -72,7 +78,8 @@ LABELS = encode(ROWS)  # cat, dog, owl, zebra: 2, 5, 1, 1 rows; 10 labels in 7 r
 
 
 def counts(targets, **more):
-    return Target(CabsDm(batch_size=7, filter_ratio=0.125, targets=targets, **more)).counts(LABELS).tolist()
+    section = resolved(CabsDm(batch_size=7, filter_ratio=0.125, targets=targets, **more))
+    return Target(section).counts(LABELS).tolist()
 
 
 def test_released_targets_are_those_of_the_released_code():
@@ -102,8 +109,23 @@ def test_weights_of_a_file(tmp_path):
     path.write_bytes("\ufeffdog\t1\n\n zebra \t 3.0 \r\n".encode())
     assert counts({"kind": "file", "path": str(path)}) == [0, 3, 0, 7]
     assert counts({"kind": "file", "path": str(path), "others": 1}) == [2, 2, 1, 5]
-    target = Target(CabsDm(targets={"kind": "file", "path": str(path), "factors": {"owl": 2}}))
-    assert target.named == ["dog", "owl", "zebra"]
+    section = CabsDm(targets={"kind": "file", "path": str(path), "factors": {"owl": 2}})
+    assert Target(resolved(section)).named == ["dog", "owl", "zebra"]
+    assert resolved(section).targets.weights == {"dog": 1.0, "zebra": 3.0} and resolved(resolved(section)) == resolved(
+        section
+    )
+    with pytest.raises(ValueError, match="`targets` are still in .*weights.tsv; call"):
+        Target(section)
+    assert counts({"kind": "weights", "weights": {"dog": 1, "zebra": 3}}) == [0, 3, 0, 7]
+
+
+@pytest.mark.parametrize(
+    "targets", [{"kind": "uniform", "factors": {"dog": 2}}, {"kind": "weights", "weights": {"dog": 2}}]
+)
+def test_a_superbatch_without_any_concept_has_no_targets(targets):
+    assert Target(CabsDm(targets=targets)).counts(encode([[], None])).tolist() == []
+    with pytest.raises(ValueError, match="`concepts` are integers; targets that name concepts need strings"):
+        Target(CabsDm(targets=targets)).counts(encode([[0, 1]]))
 
 
 @pytest.mark.parametrize(
@@ -116,6 +138,8 @@ def test_weights_of_a_file(tmp_path):
         (b"dog\tnan\n", "line 1: the number of 'dog' is nan"),
         (b"dog\t1\n\ndog\t2\n", "line 3: 'dog' was in line 1"),
         (b"\xff\t1", "is not UTF-8 text"),
+        (b"\n\n", "no weight in it is above 0, nor is `others`"),
+        (b"dog\t0\n", "no weight in it is above 0, nor is `others`"),
         (None, "`sample.targets.path` is .* there is no such file"),
     ],
 )
@@ -216,3 +240,28 @@ def test_the_content_of_a_file_of_weights_is_part_of_the_fingerprint(corpus):
         path.write_text(text)
         urls.append(run(config(corpus, {"sample": section, "select": []})).url)
     assert urls[0] == urls[2] != urls[1]
+    other = section | {"targets": section["targets"] | {"path": str(path.rename(corpus / "moved.tsv"))}}
+    assert run(config(corpus, {"sample": other, "select": []})).url == urls[0], "its place is not"
+    (corpus / "moved.tsv").unlink()
+    assert len(list(ConceptBatchSampler.of_mix(urls[1]))) > 5, "what the mix was made of is kept"
+
+
+def test_rows_without_concepts_in_a_whole_superbatch_do_not_fail_a_run(tmp_path):
+    (tmp_path / "in").mkdir()
+    classes = [["dog"]] + [[]] * 40
+    table = pa.table({"text": [f"t{i}" for i in range(41)], "classes": pa.array(classes, pa.list_(pa.string()))})
+    pq.write_table(table, tmp_path / "in" / "a.parquet")
+    over = {
+        "input": {"path": f"{tmp_path}/in", "image": None},
+        "annotate": {"kind": "column"},
+        "sample": {
+            "kind": "cabs_dm",
+            "batch_size": 4,
+            "filter_ratio": 0.5,
+            "targets": {"kind": "uniform", "factors": {"dog": 2}},
+        },
+    }
+    assert (
+        run(validate(over | {"name": "x", "store": f"{tmp_path}/store", "emit": {"out": f"{tmp_path}/out"}})).emitted
+        == 20
+    )
