@@ -20,7 +20,7 @@ from storage.steps import Step
 from storage.view import View
 from tasks import annotate, load
 from tasks.annotate import vocabularies
-from tasks.annotate.entries import mapping_text
+from tasks.annotate.entries import decode_vocabulary, mapping_text
 from tasks.annotate.task import VOCABULARY, build_parts, fit_annotator, join_parts, part_name, summarise_shards
 from tasks.groups import ItemsFailed
 
@@ -50,7 +50,7 @@ def frozen_state(run: Run, view: View, every: list[Shard]) -> str | None:
         mine(run, section, view, every, url)
     elif not files.exists(url):
         make(run, section, view, every, url)
-    tell_mapping(url)
+    tell_mapping(run, url)
     return url
 
 
@@ -59,13 +59,16 @@ def mapping_url(url: str) -> str:
     return url.removesuffix(".npz") + ".tsv"
 
 
-def tell_mapping(url: str) -> None:
-    """Write the mapping of names to concepts beside the state at `url`, unless it is there."""
+def tell_mapping(run: Run, url: str) -> None:
+    """Write the mapping of names to concepts beside the state at `url`, unless it is there, and say where it is."""
     if files.exists(mapping_url(url)):
         return
     state = states.load(url)
     if "vocabulary" in state:
         files.write_bytes(mapping_url(url), mapping_text(state).encode())
+        concepts = len(decode_vocabulary(state["vocabulary"]))
+        names = len(state.get("why", range(concepts)))
+        run.log(f"annotate: {names:,} names are {concepts:,} concepts; which is which: {mapping_url(url)}")
 
 
 def make(run: Run, section: Any, view: View, every: list[Shard], url: str) -> None:

@@ -88,11 +88,6 @@ class Mix:
         )
 
 
-def columns_named(planned: list[Planned]) -> list[str]:
-    """Input columns that methods named themselves."""
-    return sorted({column for one in planned for column in getattr(one.method, "input_columns", ())})
-
-
 def plan_per_shard(config: Curate, state: str | None) -> tuple[list[Planned], View]:
     """Every per-shard step and the view behind them; `state` is the digest of the annotator's frozen state."""
     view = input_view(config).after(ingest_step(config), PROVIDES)
@@ -168,7 +163,7 @@ def examine(config: Curate) -> tuple[Scan, list[Planned]]:
         except OSError as error:
             raise PlaceError(f"`{setting}` is {url!r}; nothing can be written there: {error}") from None
     found = scan(config)
-    check_schemas(config, found, columns_named(planned), score_columns(config, planned))
+    check_schemas(config, found, planned, score_columns(config, planned))
     return found, planned
 
 
@@ -186,9 +181,9 @@ def curate(config: Curate, runner: Runner, log: Callable[[str], None]) -> Mix:
         if found.pending:
             found = convert(run, found)
             # Before the shards are read: a column of a wrong type is told, never taken for damage.
-            check_schemas(config, found, columns_named(planned), score_columns(config, planned))
+            check_schemas(config, found, planned, score_columns(config, planned))
         take_in(run, found)
-    schema = check_schemas(config, found, columns_named(planned), score_columns(config, planned))
+    schema = check_schemas(config, found, planned, score_columns(config, planned))
     known = known_shards(found)
     every = known.every
     view = input_view(config).after(ingest_step(config), PROVIDES)

@@ -53,9 +53,9 @@ def report(run: Run, plan: Plan, subject: Subject, manifest: dict[str, Any], ear
         run.each(survey_blocks, "blocks", cut, subject=subject)
         values = {name: [one["value"] for one in cuts if one["score"] == name] for name in subject.scores}
         chosen = run.once(choose_shown, subject=subject, block_count=len(cut), cuts=values)
-        if chosen["warning"]:
-            run.notes.append(chosen["warning"])
-            run.log(f"report: {chosen['warning']}")
+        for warning in chosen["warnings"]:
+            run.notes.append(warning)
+            run.log(f"report: {warning}")
         if chosen["more"] or chosen["less"]:
             run.each(find_blocks, "blocks", cut, subject=subject)
             run.once(choose_examples, subject=subject, block_count=len(cut))
@@ -144,6 +144,12 @@ def summarise(
     for one in surveys:
         tally.update(one["tally"])
         sizes.update(one["sizes"])
+    if 2 * sizes["bare"] > sizes["annotated"]:
+        run.notes.append(
+            f"{sizes['bare']:,} of {sizes['annotated']:,} annotated rows have no concept: what goes by concepts "
+            "(`select: balance`, `sample: cabs_dm`) takes them last or not at all; see `annotate`"
+        )
+        run.log(f"report: {run.notes[-1]}")
     counts, seconds = manifest["counts"], {stage: round(seconds, 3) for stage, seconds in run.seconds.items()}
     return {
         **{key: manifest[key] for key in ("name", "version", "seed", "batches", "versions")},
@@ -159,6 +165,7 @@ def summarise(
         "notes": list(dict.fromkeys([*earlier.get("notes", []), *run.notes])),
         "seconds": earlier.get("seconds") or seconds,
         "read": bytes_read(plan, sizes),
+        "annotated": {"rows": sizes["annotated"], "bare": sizes["bare"]},
         "machine": earlier.get("machine") or machine(),
         "settings": run.config.report.model_dump(mode="json"),
         "config_yaml": yaml.safe_dump(run.config.model_dump(mode="json"), sort_keys=False),

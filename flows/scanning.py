@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -12,7 +12,7 @@ import pyarrow as pa
 from configs.curate import Curate
 from configs.errors import ColumnError
 from configs.inputs import Columns
-from flows.planning import conversion_step
+from flows.planning import Planned, conversion_step
 from storage import objects, shards
 from storage.broken import BrokenFile, parquet_errors
 from storage.naming import Naming
@@ -174,13 +174,33 @@ def _footer(entry: InputFile) -> tuple[int, pa.Schema]:
     return rows, _renamed(entry, schema)
 
 
-def check_schemas(config: Curate, found: Scan, columns: Iterable[str], scores: list[str]) -> pa.Schema:
+def _columns(planned: Planned) -> tuple[str, ...]:
+    """Input columns that the step's method named itself."""
+    return tuple(getattr(planned.method, "input_columns", ()))
+
+
+def _check_named(named: Iterable[tuple[str, str]], schema: pa.Schema, file: str) -> None:
+    for column, setting in named:
+        if column not in schema.names:
+            raise ColumnError(
+                f"{file} has no column {column!r}, which `{setting}` names; its columns are {', '.join(schema.names)}"
+            )
+
+
+def _check_types(planned: Planned, schema: pa.Schema, file: str) -> None:
+    try:
+        planned.method.check_columns(pa.schema([schema.field(name) for name in _columns(planned)]))
+    except ColumnError as error:
+        raise ColumnError(f"{file}, `{planned.label}`: {error}") from error
+
+
+def check_schemas(config: Curate, found: Scan, planned: Sequence[Planned], scores: list[str]) -> pa.Schema:
     """The schema of the mix, once every file has the columns that the configuration names.
 
     Args:
         config: The run's configuration.
         found: The input.
-        columns: Input columns that methods named themselves.
+        planned: Steps whose methods may name input columns themselves.
         scores: Scores to be written.
 
     Raises:
@@ -198,9 +218,11 @@ def check_schemas(config: Curate, found: Scan, columns: Iterable[str], scores: l
             )
         accepts(found.sections[number].roles, config.roles, schema, file)
         group = config.mix.groups
-        for name in [*columns, *([group] if group else [])]:
-            if name not in schema.names:
-                raise ColumnError(f"{file} has no column {name!r}; its columns are {', '.join(schema.names)}")
+        named = [(column, one.label) for one in planned for column in _columns(one)]
+        _check_named([*named, *([(group, "mix.groups")] if group else [])], schema, file)
+        for one in planned:
+            if hasattr(one.method, "check_columns"):
+                _check_types(one, schema, file)
         if group and not is_label(schema.field(group).type):
             kind = schema.field(group).type
             raise ColumnError(f"`mix.groups` is {group!r}, which is {kind} in {file}; it must be string or integer")

@@ -19,6 +19,7 @@ from storage.fingerprints import digest
 from storage.shards import Shard
 from storage.steps import Step
 from storage.view import View
+from tasks.annotate.numbers import with_matches
 from tasks.annotate.task import annotate_shards
 from tasks.embed.task import embed_shards
 from tasks.groups import ItemsFailed
@@ -196,8 +197,7 @@ def sample(run: Run, planned: Planned, mixed: Step, draws: int, every: list[Shar
     """Pick the batches."""
     facts = run_global(run, planned.step, planned.label, lambda: pick_all(run, planned, mixed, draws, every))
     if facts["unseen"]:
-        names, which = facts["unseen"], "concepts that `sample` names"
-        run.notes.append(f"{len(names):,} {which} are in no superbatch, {', '.join(map(repr, names[:5]))} among them")
+        run.notes.append(f"`sample.targets` names what is in no superbatch: {facts['unseen']}")
         run.log(run.notes[-1])
     return facts
 
@@ -237,7 +237,10 @@ def pick_all(run: Run, planned: Planned, mixed: Step, draws: int, every: list[Sh
     }
 
 
-def unseen(planned: Planned, parts: int) -> list[str]:
-    """Concepts that the sampler's configuration names and no superbatch held: misspelt, as a rule."""
+def unseen(planned: Planned, parts: int) -> str:
+    """Concepts that the sampler's configuration names and no superbatch held, misspelt as a rule, in words."""
     named = getattr(planned.method, "named", [])
-    return sorted({*named} - {*coverage.read_concepts(planned.step, parts)["concept"].to_pylist()}) if named else []
+    seen = coverage.read_concepts(planned.step, parts)["concept"].to_pylist() if named else []
+    unknown = sorted({*named} - {*seen})
+    more = f"; and {len(unknown) - 3} more of {len(named)}" if len(unknown) > 3 else ""
+    return "; ".join(with_matches(concept, seen) for concept in unknown[:3]) + more

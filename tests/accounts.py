@@ -19,7 +19,7 @@ def batches(steps, seed=0, **fixed):
     """What a sampler says of its batches, made up."""
     rng = np.random.default_rng(seed)
     columns = {name: rng.integers(10, 100, steps) for name in STEPS.names} | {"step": np.arange(steps)}
-    columns |= {"rows": np.full(steps, 64), "fill": np.zeros(steps, int)}
+    columns |= {"rows": np.full(steps, 64), "fill": np.zeros(steps, int), "bare": np.zeros(steps, int)}
     columns |= {name: np.full(steps, value) for name, value in fixed.items()}
     return pa.table(columns).cast(STEPS)
 

@@ -175,7 +175,8 @@ class CabsDm(Batches):
     fill: bool = Field(
         True,
         description="Fill a batch that falls short since capped concepts void the rest: with the rows that repeat the "
-        "fewest capped concepts. False: short batches, as in the released code.",
+        "fewest capped concepts, those without a concept last. False: as in the released code, which adds rows without "
+        "a concept at random and may stay short.",
     )
 
     @property

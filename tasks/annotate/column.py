@@ -62,6 +62,10 @@ class ColumnAnnotator:
         table = sidecar(concepts, kept, null, None if scores is None else pa.array(scores))
         return Result(table, [Failure(row, "bad_concepts", problems[row]) for row in sorted(problems)])
 
+    def check_columns(self, schema: pa.Schema) -> None:
+        """Raise ColumnError if columns of these types cannot be read."""
+        self._read(schema.empty_table())
+
     def summarise(self, rows: pa.Table) -> pa.Table:
         """How many of a shard's rows have each concept, as it is written there."""
         _, concepts, owner, _, _ = self._read(rows)

@@ -1,6 +1,9 @@
-"""Numbers of single concepts from a text file: thresholds, weights."""
+"""Numbers of single concepts from a text file: thresholds, weights; and what a misspelt concept may have meant."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from difflib import get_close_matches
 
 from configs.errors import ConfigError
 from storage import files
@@ -49,3 +52,9 @@ def _parsed(line: str, where: str) -> tuple[str, float]:
         return concept, float(fields[1])
     except ValueError:
         raise ConfigError(f"{where}: {fields[1].strip()!r} is no number") from None
+
+
+def with_matches(concept: str, names: Sequence[str]) -> str:
+    """The concept in quotes, with the names that are most like it."""
+    close = get_close_matches(concept, names, n=2)
+    return f"{concept!r} (did you mean {' or '.join(map(repr, close))}?)" if close else repr(concept)

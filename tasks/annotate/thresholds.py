@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ import numpy as np
 from configs.errors import ConfigError
 from configs.methods.annotate import ZeroShot
 from tasks.annotate.entries import decode_vocabulary, given_state
-from tasks.annotate.numbers import read_numbers
+from tasks.annotate.numbers import read_numbers, with_matches
 from tasks.annotate.vocabularies import BUILT_IN, read_text
 
 TOLD = 3
@@ -56,13 +55,8 @@ def per_concept(thresholds: Mapping[str, float], names: Sequence[str], other: fl
     """
     unknown = sorted(thresholds.keys() - set(names))
     if unknown:
-        told = "; ".join(_with_matches(concept, names) for concept in unknown[:TOLD])
+        told = "; ".join(with_matches(concept, names) for concept in unknown[:TOLD])
         more = f"; and {len(unknown) - TOLD} more" if len(unknown) > TOLD else ""
         raise ConfigError(f"`annotate.thresholds` names what is not in the vocabulary: {told}{more}")
     default = -np.inf if other is None else other
     return np.array([thresholds.get(name, default) for name in names], np.float32)
-
-
-def _with_matches(concept: str, names: Sequence[str]) -> str:
-    close = get_close_matches(concept, names, n=2)
-    return f"{concept!r} (did you mean {' or '.join(map(repr, close))}?)" if close else repr(concept)

@@ -29,6 +29,11 @@ class ColumnEmbedder:
         self.provides = tuple(f"{name}_embedding" for name in self._sources)
         self.provides += ("alignment",) if len(self._sources) == 2 else ()
 
+    def check_columns(self, schema: pa.Schema) -> None:
+        """Raise ColumnError if columns of these types hold no vectors."""
+        for source in self.needs:
+            unit_rows(schema.empty_table()[source], source)
+
     def run(self, rows: pa.Table | Iterator[pa.Table]) -> Result:
         """Convert one shard.
 

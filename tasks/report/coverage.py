@@ -60,8 +60,8 @@ def thinned(tables: Iterable[pa.Table], steps: int, points: int = POINTS) -> dic
         points: Most bins.
 
     Returns:
-        `steps, rows, fill`: sums; `mean`: by series of `SERIES`, over all steps; `first`: of each bin its first step;
-        `bins`: by series the means of the bins; `low, high`: by series of `BANDS` the extremes of the bins.
+        `steps, rows, fill, bare, offered_bare`: sums; `mean`: by series of `SERIES`, over all steps; `first`: of each
+        bin its first step; `bins`: by series their means; `low, high`: by series of `BANDS` their extremes.
 
     Raises:
         Defect: The tables do not hold the steps.
@@ -70,7 +70,7 @@ def thinned(tables: Iterable[pa.Table], steps: int, points: int = POINTS) -> dic
     first = -(-np.arange(bins + 1) * steps // bins)
     sums = {name: np.zeros(bins) for name in SERIES}
     low, high = ({name: np.full(bins, sign * np.inf) for name in BANDS} for sign in (1, -1))
-    size, total = np.zeros(bins, np.int64), {"rows": 0, "fill": 0}
+    size, total = np.zeros(bins, np.int64), dict.fromkeys(("rows", "fill", "bare", "offered_bare"), 0)
     for table in tables:
         at = np.searchsorted(first, table["step"].to_numpy(), side="right") - 1
         if len(at) and not (0 <= at.min() and at.max() < bins):
@@ -156,6 +156,8 @@ def headlines(told: Mapping[str, Any]) -> list[str]:
         )
     if told["fill"]:
         lines.append(f"{percent(told['fill'], told['rows'])} of the rows are fill.")
+    if told.get("bare"):
+        lines.append(f"{percent(told['bare'], told['rows'])} of the rows have no concept.")
     return lines
 
 
@@ -173,16 +175,32 @@ def meaning_of_fill(capped: bool) -> str:
     return "rows without concepts, taken when no other row was left"
 
 
-def warning(told: Mapping[str, Any] | None, capped: bool) -> str:
-    """What to say and do where more than `MOST_FILL` of the rows are fill; else nothing.
+def warnings(told: Mapping[str, Any] | None, capped: bool) -> list[str]:
+    """What to say, and what to do: more than `MOST_FILL` of the rows are fill, or less is covered than by chance.
 
     Args:
         told: From `found`.
         capped: As in `meaning_of_fill`.
     """
-    if told is None or told["fill"] <= MOST_FILL * told["rows"]:
-        return ""
-    remedy = "give more rows concepts (see `annotate`), or raise `sample.filter_ratio`"
-    if capped:
-        remedy = "raise `sample.maximum` or `sample.filter_ratio`, or lower `sample.batch_size`"
-    return f"{percent(told['fill'], told['rows'])} of the rows are fill, {meaning_of_fill(capped)}; {remedy}"
+    if told is None or not told["rows"]:
+        return []
+    lines, bare, rows = [], told.get("bare", 0), told["rows"]
+    closed = told["fill"] - min(bare, told["fill"])
+    if told["fill"] > MOST_FILL * rows:
+        share = percent(told["fill"], rows)
+        if capped and closed >= bare:
+            remedy = "raise `sample.maximum` or `sample.filter_ratio`, or lower `sample.batch_size`"
+            lines.append(f"{share} of the rows are fill, {meaning_of_fill(capped)}; {remedy}")
+        else:
+            lines.append(
+                f"{share} of the rows are fill, most of them rows without a concept, which are taken when no other row "
+                "is left; give more rows concepts (see `annotate`), or raise `sample.filter_ratio`"
+            )
+    mean = told["mean"]
+    if "wanted" in told["labels"]["shares"] and mean["concepts"] < mean["iid_concepts"]:
+        lines.append(
+            f"a batch holds {average(mean['concepts'])} distinct concepts, fewer than the "
+            f"{average(mean['iid_concepts'])} of an IID batch: `cabs_dm` goes by the mean over a row's concepts, which "
+            "favours rows with few, rare ones; compare with `cabs_fm` and `iid`"
+        )
+    return lines

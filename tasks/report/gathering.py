@@ -38,12 +38,16 @@ def survey(subject: Subject, block: Block) -> None:
     """Leave behind the block's tally, concept counts, score ranges and candidates for the galleries."""
     number, step = block[0], subject.step
     ledger = subject.ledger(number, (*gallery.NEEDED, "times_used"))
-    uses, sizes = ledger["times_used"].to_numpy(), {"pictures": 0, "captions": 0}
+    uses, sizes = ledger["times_used"].to_numpy(), dict.fromkeys(("pictures", "captions", "annotated", "bare"), 0)
     counted = []
     for shard, at in subject.own(block):
         if "concepts" in subject.view.sidecars:
             mine = uses[at : at + shard.rows]
-            counted.append(concepts.count(subject.view.table(shard, ("concepts",))["concepts"], mine))
+            column = subject.view.table(shard, ("concepts",))["concepts"]
+            counted.append(concepts.count(column, mine))
+            lengths = pc.list_value_length(column).drop_null().to_numpy()
+            sizes["annotated"] += len(lengths)
+            sizes["bare"] += int((lengths == 0).sum())
         known = subject.view.table(shard, ("image_bytes", "text_chars"))
         sizes["pictures"] += int(pc.sum(known["image_bytes"]).as_py() or 0)
         sizes["captions"] += int(pc.sum(known["text_chars"]).as_py() or 0)

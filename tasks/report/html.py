@@ -109,7 +109,7 @@ def _coverage(summary: Mapping[str, Any]) -> dict[str, Any] | None:
         "fill": told["fill"],
         "capped": told["capped"],
         "meaning": coverage.meaning_of_fill(told["capped"]),
-        "warn": bool(coverage.warning(told, told["capped"])),
+        "warn": told["fill"] > coverage.MOST_FILL * told["rows"],
         "rows": told["rows"],
         "steps": told["steps"],
         "thinned": len(told["first"]) < told["steps"],

@@ -20,11 +20,11 @@ def survey_blocks(subject: Subject, blocks: list[Block], label: str) -> dict[str
 
 @stage_task(name="choose", task_run_name="report: choose")
 def choose_shown(subject: Subject, block_count: int, cuts: dict[str, list[float]]) -> dict[str, Any]:
-    """Choose what all blocks are to show; `cuts` are the thresholds by score. Returns sizes, and any warning."""
+    """Choose what all blocks are to show; `cuts` are the thresholds by score. Returns sizes, and warnings."""
     chosen = gathering.choose(subject, block_count, cuts)
     files.write_json(subject.step.file("chosen.json"), chosen)
     sizes = {name: len(chosen[name]) for name in ("galleries", "groups", "more", "less")}
-    return sizes | {"warning": coverage.warning(chosen["coverage"], subject.capped)}
+    return sizes | {"warnings": coverage.warnings(chosen["coverage"], subject.capped)}
 
 
 @stage_task(name="find", task_run_name="report: find in {label}")

@@ -22,6 +22,7 @@ class Sampler(Protocol):
     """Optional: those of `needs` that are columns of the input by the name the user gave."""
     libraries: tuple[str, ...]
     """Optional: distributions that make its numbers."""
+    # Also optional: `check_columns(schema)`, ColumnError if the `input_columns` are of types that it cannot read.
     part_rows: int
     """Optional: draws that may be in memory at once with their `needs`, where these are wide."""
 

@@ -15,6 +15,7 @@ import pyarrow as pa
 from numpy.typing import ArrayLike
 
 from configs.methods import sample as methods
+from tasks.mix.draws import seed_of
 from tasks.sample.concepts import Concepts, Labels, encode, row_frequencies, split, without_repeats
 from tasks.sample.coverage import Account, account
 from tasks.sample.greedy import NO_CAP, Rule, pick_greedily
@@ -106,23 +107,24 @@ class CabsDm:
     def pick(self, superbatch: pa.Table, step: int) -> list[np.ndarray]:
         """Returns one int64 array of row indices per rank; see `tasks.sample.Sampler`."""
         labels = encode(superbatch["concepts"])
-        return self._pick(labels, self._goals(labels), step)[0]
+        return self._pick(labels, self._goals(labels, step), step)[0]
 
     def pick_rank(self, superbatch: pa.Table, step: int, rank: int) -> np.ndarray:
         """Returns what `pick` returns for one rank, without the work of the others."""
         labels = encode(superbatch["concepts"])
-        return self._pick_one(labels, self._goals(labels), step, rank)[0]
+        return self._pick_one(labels, self._goals(labels, step), step, rank)[0]
 
     def pick_and_account(self, superbatch: pa.Table, step: int) -> tuple[list[np.ndarray], Account]:
         """Returns what `pick` returns, and what it is held to account for."""
         labels = encode(superbatch["concepts"])
-        targets, frequencies = self._goals(labels)
+        targets, frequencies = self._goals(labels, step)
         picks, fill = self._pick(labels, (targets, frequencies), step)
         return picks, account(labels, frequencies, picks, self.config, targets=targets, fill=fill)
 
-    def _goals(self, labels: Labels) -> tuple[np.ndarray, np.ndarray]:
+    def _goals(self, labels: Labels, step: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns t and F, int64 `(V,)` each."""
-        return self.target.counts(labels), row_frequencies(labels.offsets, labels.ids, labels.size)
+        turn = seed_of(self._seed, "targets", step) % max(1, labels.size)
+        return self.target.counts(labels, turn), row_frequencies(labels.offsets, labels.ids, labels.size)
 
     def _pick(self, labels: Labels, goals: tuple[np.ndarray, np.ndarray], step: int) -> tuple[list[np.ndarray], int]:
         """Returns the rows of each rank, and how many of all of them are fill."""

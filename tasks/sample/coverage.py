@@ -18,6 +18,8 @@ STEPS = pa.schema(
         ("step", pa.int64()),
         ("rows", pa.int32()),
         ("fill", pa.int32()),
+        ("bare", pa.int32()),
+        ("offered_bare", pa.int32()),
         ("concepts", pa.int32()),
         ("iid_concepts", pa.int32()),
         ("offered_concepts", pa.int32()),
@@ -26,10 +28,10 @@ STEPS = pa.schema(
         ("offered_rare", pa.int32()),
     ]
 )
-"""One row a batch: its rows; rows that are only fill, those without a concept among them; distinct concepts in it, in
-the batch that IID would have made of the same superbatch (its first b rows), and in the superbatch; the same three
-numbers of rare concepts: those in so few rows of the superbatch that IID is expected to keep less than one of them,
-F < B / b."""
+"""One row a batch: its rows; rows that are only fill; rows without a concept, in the batch and in the superbatch;
+distinct concepts in it, in the batch that IID would have made of the same superbatch (its first b rows), and in the
+superbatch; the same three numbers of rare concepts: those in so few rows of the superbatch that IID is expected to keep
+less than one of them, F < B / b."""
 
 CONCEPTS = pa.schema(
     [("concept", pa.string()), ("offered", pa.int64()), ("wanted", pa.float64()), ("achieved", pa.int64())]
@@ -73,7 +75,8 @@ def account(
     rows, iid = np.concatenate(picks), np.arange(config.batch_size)
     achieved, of_iid = (label_counts(labels.offsets, labels.ids, labels.size, some) for some in (rows, iid))
     rare = frequencies * config.batch_size < config.superbatch
-    step = {"rows": len(rows), "fill": fill}
+    bare = np.diff(labels.offsets) == 0
+    step = {"rows": len(rows), "fill": fill, "bare": int(bare[rows].sum()), "offered_bare": int(bare.sum())}
     for name, held in (("", achieved > 0), ("iid_", of_iid > 0), ("offered_", frequencies > 0)):
         step |= {f"{name}concepts": int(held.sum()), f"{name}rare": int((held & rare).sum())}
     words = pa.array(np.arange(labels.size)) if labels.words is None else labels.words

@@ -179,6 +179,11 @@ class Jest:
         self.needs: tuple[str, ...] = tuple(dict.fromkeys(n for one in self._towers for n in (one.image, one.text)))
         self.input_columns: tuple[str, ...] = tuple(name for name in self.needs if name not in SIDECARS)
 
+    def check_columns(self, schema: pa.Schema) -> None:
+        """Raise ColumnError if columns of these types hold no vectors."""
+        for name in schema.names:
+            unit_vectors(schema.empty_table()[name], name)
+
     def pick(self, superbatch: pa.Table, step: int) -> list[np.ndarray]:
         """Returns one int64 array of row indices per rank; see `tasks.sample.Sampler`.
 

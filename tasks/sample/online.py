@@ -96,11 +96,17 @@ class ConceptBatchSampler(TorchSampler[list[int]]):
         self.seed, self.epoch = seed, 0
         count = len(self._labels.offsets) - 1
         self._rows = None if rows is None else _indices("rows", rows, count)
-        total = None if draws is None or np.ndim(draws) else int(draws)
-        self._order = _indices("draws", draws, count) if np.ndim(draws) else None
+        listed = draws is not None and not isinstance(draws, int | np.integer)
+        total = None if draws is None or listed else int(draws)
+        self._order = _indices("draws", draws, count) if listed else None
         self._plan = _plan(total, count if self._rows is None else len(self._rows), seed)
         self.draws = self._plan.total if self._order is None else len(self._order)
         self.steps = self.draws // self.config.superbatch
+        if not self.steps:
+            raise ValueError(
+                f"{self.draws} draws do not fill a superbatch of {self.config.superbatch}; lower `batch_size` or "
+                "`filter_ratio`, or ask for more `draws`"
+            )
         if not 0 <= start <= self.steps:
             raise ValueError(f"`start` is {start}; it must be in [0, {self.steps}], the steps of an epoch")
         self._method = load(sample.METHODS, self.config, seed=seed)

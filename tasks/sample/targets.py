@@ -49,24 +49,29 @@ def target_counts(num_concepts: int, batch_size: int, *, minimum: int = 1, maxim
     return targets
 
 
-def shaped_counts(weights: np.ndarray, total: int, *, minimum: int = 1, maximum: int | None = None) -> np.ndarray:
+def shaped_counts(
+    weights: np.ndarray, total: int, *, minimum: int = 1, maximum: int | None = None, turn: int = 0
+) -> np.ndarray:
     """Returns counts in proportion to weights: int64 `(V,)`.
 
-    t_c = w_c / sum(w) of `total` by largest remainder (ties: lower rank), then at least `minimum` where w_c > 0, so
-    that a rare concept is still wanted, at most `maximum`, and 0 where w_c = 0.
+    t_c = w_c / sum(w) of `total` by largest remainder (ties: the lower rank, counted from rank `turn` on), then at
+    least `minimum` where w_c > 0, so that a rare concept is still wanted, at most `maximum`, and 0 where w_c = 0.
 
     Args:
         weights: float `(V,)`, finite, at least 0.
         total: Labels that the batch is expected to hold.
         minimum: Smallest target of a concept with a weight.
         maximum: Largest target.
+        turn: Where ties begin: with another one in every batch, no concept is preferred for its name.
     """
     weights = np.asarray(weights, np.float64)
     if not (np.isfinite(weights) & (weights >= 0)).all():
         raise ValueError("`weights` holds a number that is negative or not finite")
     if not weights.any():
         return np.zeros(len(weights), np.int64)
-    counts = np.maximum(largest_remainder(weights / weights.sum(), total), minimum)
+    turn %= len(weights)
+    counts = np.roll(largest_remainder(np.roll(weights / weights.sum(), -turn), total), turn)
+    counts = np.maximum(counts, minimum)
     return np.where(weights > 0, counts if maximum is None else np.minimum(counts, maximum), 0)
 
 
@@ -106,15 +111,15 @@ class Target:
         self._weights = _Lookup(weights, getattr(shape, "others", 0.0))
         self._factors = _Lookup(factors, 1.0) if factors else None
 
-    def counts(self, labels: Labels) -> np.ndarray:
-        """Returns int64 `(V,)` for the concepts of one superbatch, all workers together."""
+    def counts(self, labels: Labels, turn: int = 0) -> np.ndarray:
+        """Returns int64 `(V,)` for the concepts of one superbatch, all workers together; `turn`: of `shaped_counts`."""
         config, shape = self._config, self._config.targets
         if isinstance(shape, methods.ReleasedTargets):
             limit = config.batch_size if config.cap is None else config.cap
             return target_counts(labels.size, config.batch_size, minimum=config.minimum, maximum=limit)
         rows = int(np.count_nonzero(np.diff(labels.offsets)))
         total = round(config.batch_size * len(labels.ids) / max(1, rows))
-        return shaped_counts(self.weights(labels), total, minimum=config.minimum, maximum=config.cap)
+        return shaped_counts(self.weights(labels), total, minimum=config.minimum, maximum=config.cap, turn=turn)
 
     def weights(self, labels: Labels) -> np.ndarray:
         """Returns the weight of each concept of a superbatch, float64 `(V,)`; needs `labels.words` for names."""

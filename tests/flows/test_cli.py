@@ -78,7 +78,10 @@ def test_check_names_what_does_not_fit(file, corpus):
     told = call("check", file, "--set", "input.key=kee")
     assert told.exit_code == 2 and "`input.key` is 'kee', but 00000.parquet has no such column" in told.output
     told = call("check", file, "--set", "annotate={kind: column, column: classes}")
-    assert told.exit_code == 2 and "has no column 'classes'; its columns are image, text" in told.output
+    assert (
+        told.exit_code == 2
+        and "has no column 'classes', which `annotate` names; its columns are image, text" in told.output
+    )
     told = call("check", file, "--set", "embed=null")
     assert (
         told.exit_code == 2

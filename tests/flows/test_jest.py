@@ -96,7 +96,10 @@ def test_the_reference_may_be_what_embed_made_and_columns_of_its_name_are_the_in
 
 def test_columns_that_are_not_there_are_refused_before_any_work(place):
     reference = {"image": "clean_image", "text": "clean_words", "logit_scale": 9}
-    with pytest.raises(ValueError, match=r"00000\.parquet has no column 'clean_words'; its columns are image, text"):
+    with pytest.raises(
+        ValueError,
+        match=r"00000\.parquet has no column 'clean_words', which `sample` names; its columns are image, text",
+    ):
         run(settings(place, reference=reference))
     with pytest.raises(ValueError, match="`sample: jest` needs the column 'image_embedding', which nothing before it"):
         run(settings(place, {"embed": None, "score": []}))

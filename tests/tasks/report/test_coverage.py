@@ -140,8 +140,23 @@ def test_headlines_of_what_is_not_there():
 
 @pytest.mark.parametrize(("fill", "warned"), [(0, False), (50, False), (51, True)])
 def test_warning_above_a_twentieth(fill, warned):
-    one = {"rows": 1000, "fill": fill}
-    for capped, remedy in ((True, "`sample.maximum`"), (False, "`annotate`")):
-        words = coverage.warning(one, capped)
-        assert bool(words) is warned and (remedy in words) is warned
-    assert coverage.warning(None, True) == ""
+    mean = {"mean": {"concepts": 2.0, "iid_concepts": 2.0}, "labels": {"shares": {"wanted": [1.0]}}}
+    for capped, bare, remedy in ((True, 0, "`sample.maximum`"), (False, 0, "`annotate`"), (True, 40, "`annotate`")):
+        words = coverage.warnings({"rows": 1000, "fill": fill, "bare": bare} | mean, capped)
+        assert len(words) == warned and all(remedy in line for line in words)
+    assert coverage.warnings(None, True) == []
+
+
+def test_a_sampler_that_covers_less_than_chance_is_told():
+    one = {"rows": 10, "fill": 0, "mean": {"concepts": 1.9, "iid_concepts": 2.0}}
+    wanting = one | {"labels": {"shares": {"wanted": [1.0]}}}
+    assert "fewer than the 2.0 of an IID batch" in coverage.warnings(wanting, True)[0]
+    assert coverage.warnings(one | {"labels": {"shares": {}}}, False) == [], "FM is not for coverage"
+
+
+def test_equal_distances_are_no_movement():
+    same = told()
+    same["labels"]["distance"] |= {"achieved": 0.351, "offered": 0.349}
+    assert "The batches stayed as far from the target" in coverage.headlines(same)[2]
+    same["labels"]["distance"] |= {"achieved": 0.36}
+    assert "The batches moved away from the target" in coverage.headlines(same)[2]

@@ -174,7 +174,7 @@ def test_fill_above_a_twentieth_stands_out(covered, fill, warned):
 
 def test_examples_stand_below_their_concept(covered, thumbnails):
     page = html.render(covered, thumbnails)
-    changed = page[page.index("Whose share changed") : page.index('id="scores"')]
+    changed = page[page.index("Whose share changed") :].split("</section>")[0]
     concepts = covered["concepts"]
     some = len(concepts["more"]) + len(concepts["less"])
     assert changed.count("<img") == changed.count("no picture</span>") == changed.count('<tr class="seen">') == some > 1

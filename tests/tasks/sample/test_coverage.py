@@ -29,6 +29,8 @@ def test_account_by_hand():
         assert told.step == {
             "rows": 2,
             "fill": 0,
+            "bare": 0,
+            "offered_bare": 1,
             "concepts": 2,
             "rare": 2,
             "iid_concepts": iid,

@@ -277,9 +277,11 @@ def test_bad_arguments_are_named(corpus, tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             ConceptBatchSampler(rows_of(), dm, **arguments)
-    assert list(ConceptBatchSampler([], dm)) == [] == list(ConceptBatchSampler(rows_of(), dm, rows=[]))
+    for rows, some in (([], None), (rows_of(), []), (rows_of(23), None)):
+        with pytest.raises(ValueError, match="(0|23) draws do not fill a superbatch of 24; lower `batch_size`"):
+            ConceptBatchSampler(rows, dm, rows=some)
     with pytest.raises(ValueError, match="`config` is jest, which needs more than concepts"):
-        ConceptBatchSampler(rows_of(), Jest(reference=tower, learner=tower | {"image": "c"}))
+        ConceptBatchSampler(rows_of(), Jest(reference=tower, learner=tower | {"image": "c"}, batch_size=16))
     with pytest.raises(ValueError, match="`epoch` is -1"):
         ConceptBatchSampler(rows_of(), dm).set_epoch(-1)
     with pytest.raises(MixError, match=r"nothing.parquet is missing: this shard has no concepts yet"):

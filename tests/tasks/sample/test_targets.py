@@ -224,11 +224,11 @@ def test_a_run_tells_of_concepts_that_no_superbatch_held(corpus):
         "kind": "cabs_dm",
         "batch_size": 16,
         "filter_ratio": 0.5,
-        "targets": {"kind": "uniform", "factors": {"unicorn": 3, "w000": 2}},
+        "targets": {"kind": "uniform", "factors": {"unicorn": 3, "w000": 2, "W001": 1}},
     }
     told: list[str] = []
     mix = run(config(corpus, {"sample": section}), told)
-    says = "1 concepts that `sample` names are in no superbatch, 'unicorn' among them"
+    says = "`sample.targets` names what is in no superbatch: 'W001' (did you mean 'w001'?); 'unicorn'"
     assert any(says in line for line in told) and mix.emitted > 0
 
 
