@@ -119,6 +119,7 @@ def check(config: Annotated[Path, typer.Argument(help="YAML configuration.")], s
     with told_plainly():
         from configs import loading
         from configs.errors import InputError
+        from flows.forecast import emptiness
         from flows.pipeline import examine
         from flows.taking import stop_if_too_many_are_damaged
 
@@ -135,8 +136,10 @@ def check(config: Annotated[Path, typer.Argument(help="YAML configuration.")], s
         waiting = f"{len(found.waiting)} files or folders to be converted first, their rows not yet known"
         told = ", ".join(part for part in (told, waiting if found.waiting else "") if part)
         out.print(f"{config} is fine: {told}.", highlight=False, markup=False, soft_wrap=True)
-        for name, why in sorted(found.damaged.items()):
-            line = f"damaged, will be quarantined as a whole: {name}: {why}"
+        lines = [
+            f"damaged, will be quarantined as a whole: {name}: {why}" for name, why in sorted(found.damaged.items())
+        ]
+        for line in [*emptiness(settled, found), *lines]:
             out.print(line, style="yellow", highlight=False, markup=False, soft_wrap=True)
 
 

@@ -57,14 +57,22 @@ def forecast(config: Curate) -> Forecast:
         f"at most {emitted:,} rows emitted, about {_bytes(round(size / max(1, total) * emitted))}, in "
         f"{files.join(config.emit.out, config.name)}; emitting needs as much again in {config.store} for a while",
     ]
-    if not steps and not found.waiting:
-        lines.append(
-            f"the mix would be empty: a batch needs a superbatch of {config.sample.superbatch:,} draws; lower "
-            "`sample.batch_size` or `sample.filter_ratio`, or set `mix.budget`"
-        )
+    lines += emptiness(config, found)
     lines += [f"cannot be read: {name}: {why}" for name, why in sorted(found.unreadable.items())]
     lines += [f"damaged, will be quarantined as a whole: {name}: {why}" for name, why in sorted(found.damaged.items())]
     return Forecast(table, lines)
+
+
+def emptiness(config: Curate, found: Scan) -> list[str]:
+    """A line if no batch can come together, however many rows are kept."""
+    draws = planned_draws(config)
+    rows = sum(found.rows.values()) if draws is None else draws
+    if found.waiting or rows >= config.sample.superbatch:
+        return []
+    return [
+        f"the mix would be empty: a batch needs a superbatch of {config.sample.superbatch:,} draws, of {rows:,}; "
+        "lower `sample.batch_size` or `sample.filter_ratio`, or set `mix.budget`"
+    ]
 
 
 def _waiting(found: Scan) -> list[str]:
