@@ -181,8 +181,7 @@ def test_a_state_of_something_else_is_refused():
             other.load_state_dict(state)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("stop", [3, 11])
+@pytest.mark.parametrize(("workers", "stop"), [(0, 3), (0, 11), (2, 3), pytest.param(2, 11, marks=pytest.mark.nightly)])
 def test_a_stateful_data_loader_resumes_in_the_middle_of_an_epoch(workers, stop):
     def loader():
         sampler = ConceptBatchSampler(rows_of(), CabsDm(batch_size=12, filter_ratio=0.5), seed=4)
@@ -202,7 +201,7 @@ def test_a_stateful_data_loader_resumes_in_the_middle_of_an_epoch(workers, stop)
     assert [batch.tolist() for batch in second] == whole[stop:]
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.nightly)])
 def test_a_state_of_an_ended_epoch_gives_the_next_one(workers):
     def loader():
         sampler = ConceptBatchSampler(rows_of(), CabsDm(batch_size=12, filter_ratio=0.5), seed=4)
