@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from corpora import config, png, run
 
-from configs.errors import ConfigError
+from configs.errors import ColumnError, ConfigError
 from flows.freezing import frozen_url, mapping_url
 from storage import states
 from tasks.annotate.entries import decode_vocabulary
@@ -176,3 +176,14 @@ def test_remining_writes_the_mapping_anew(place):
     write(place / "in", shards=3)
     run(settings(place, annotate | {"remine": True}))
     assert "caption\tcaption\t\t72" in mapping.read_text()
+
+
+def test_two_inputs_of_which_one_has_no_concepts_are_refused_before_work(place):
+    bare = pq.read_table(place / "in" / "00001.parquet").drop_columns(["classes"])
+    (place / "other").mkdir()
+    pq.write_table(bare, place / "other" / "00000.parquet")
+    inputs = [{"name": name, "path": str(place / folder)} for name, folder in (("web", "in"), ("books", "other"))]
+    over = {"embed": None, "score": [], "select": [], "annotate": {"kind": "column"}, "input": inputs}
+    with pytest.raises(ColumnError, match=r"books/00000\.parquet has no column 'classes', which `annotate` names"):
+        run(config(place, over))
+    assert not list((place / "store").rglob("*.parquet"))
