@@ -24,6 +24,7 @@ class Emit(Section):
 
     out: str = Field("mixes", description="Folder or fsspec URL that receives `<name>/<version>/`.")
     scores: list[str] | None = Field(None, description="Scores written beside each row; null: all of them.")
+    concepts: bool = Field(False, description="Write each row's concepts beside it, as `mix_concepts`.")
     part_bytes: int = Field(
         250_000_000, ge=1_000, le=1_000_000_000, description="Upper limit of the row bytes in one Parquet part."
     )

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from configs.curate import Curate
-from configs.errors import ConfigError, PlaceError, TooMuchQuarantined
+from configs.errors import ConfigError, PlaceError, StageError, TooMuchQuarantined
 from flows import stages
 from flows.emitting import Plan, emit
 from flows.planning import (
@@ -109,6 +109,8 @@ def score_columns(config: Curate, planned: list[Planned]) -> list[str]:
         ValueError: `emit.scores` names one that nothing makes.
     """
     made = sorted({name for one in planned if one.step.stage == "score" for name in one.method.provides})
+    if config.emit.concepts and not config.annotate:
+        raise StageError("`emit.concepts` asks for concepts, which nothing makes; add the section `annotate`")
     for name in config.emit.scores or []:
         if name not in made:
             raise ConfigError(f"`emit.scores` names {name!r}; `score` makes {', '.join(made) or 'nothing'}")

@@ -231,4 +231,4 @@ def check_schemas(config: Curate, found: Scan, planned: Sequence[Planned], score
         section = found.sections[number]
         converted = not load(ingest.METHODS, section).in_place
         passing[file] = Passing(schema, naming_of(config, section).left_out, section.unsupported == "json", converted)
-    return mix_schema(passing, config.roles.get("image"), scores)
+    return mix_schema(passing, config.roles.get("image"), scores, config.emit.concepts)

@@ -13,7 +13,7 @@ from storage.exchange import SHARD, spill
 from storage.shards import Shard
 from storage.steps import Step
 from storage.view import View
-from tasks.emit.schema import ADDED
+from tasks.emit.schema import ADDED, CONCEPTS
 
 BLOCK_ROWS = 1 << 20
 """About how many input rows a block of consecutive files holds: the unit of the ledger's parts."""
@@ -44,7 +44,13 @@ class Layout:
     @property
     def columns(self) -> list[str]:
         """The mix's columns that may stand in an input file."""
-        return [name for name in self.schema.names if name not in ADDED.names and name not in self.scores]
+        made = {*ADDED.names, CONCEPTS.name, *self.scores}
+        return [name for name in self.schema.names if name not in made]
+
+    @property
+    def concepts(self) -> bool:
+        """Whether the rows' concepts are written."""
+        return CONCEPTS.name in self.schema.names
 
     def part_url(self, number: int) -> str:
         """Where a part is written."""
@@ -81,8 +87,8 @@ def rows_of_shard(plan: pa.Table | None, shard: Shard) -> pa.Table | None:
     return mine.sort_by([("row", "ascending"), ("position", "ascending")]) if mine.num_rows else None
 
 
-def measure(step: Step, view: View, block: Block, plan: pa.Table | None, group_rows: int) -> None:
-    """Bytes that one block contributes to every group of `group_rows` rows of the mix."""
+def measure(step: Step, view: View, block: Block, plan: pa.Table | None, layout: Layout) -> None:
+    """Bytes that one block contributes to every row group of the mix."""
     number, shards = block
     total = np.zeros(0, np.float64)
     for shard in shards:
@@ -92,7 +98,9 @@ def measure(step: Step, view: View, block: Block, plan: pa.Table | None, group_r
         known = view.table(shard, ("image_bytes", "text_chars"))
         # Encoded sizes understate repeated texts; two bytes a character stand between ASCII and CJK.
         sizes = known["image_bytes"].to_numpy() + 2 * known["text_chars"].to_numpy() + _other_bytes(shard, view)
-        group = rows["position"].to_numpy() // group_rows
+        if layout.concepts:
+            sizes = sizes + view.table(shard, ("concepts",)).nbytes / max(1, shard.rows)
+        group = rows["position"].to_numpy() // layout.row_group_rows
         mine = np.bincount(group, weights=sizes[rows["row"].to_numpy()])
         total = _add(total, mine)
     states.save(step.file(f"spill/sizes/{number:05d}.npz"), {"bytes": np.ceil(total).astype(np.int64)})

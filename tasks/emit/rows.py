@@ -20,7 +20,7 @@ from storage.shards import Shard
 from storage.steps import Step
 from storage.view import View
 from tasks.emit.layout import Layout
-from tasks.emit.schema import ADDED, conform
+from tasks.emit.schema import CONCEPTS, conform
 
 POSITION = "__position"
 
@@ -30,7 +30,7 @@ def scatter(step: Step, view: View, shard: Shard, plan: pa.Table | None, layout:
     if plan is None:
         spill(step, "rows", shard.digest, [])
         return
-    extras = view.table(shard, ("uid", *layout.scores))
+    extras = view.table(shard, ("uid", *layout.scores, *(["concepts"] if layout.concepts else [])))
 
     def parts() -> Iterator[tuple[pa.Table, np.ndarray]]:
         for at, rows, mine in used_slices(shard, plan, layout.columns):
@@ -71,8 +71,7 @@ def used_slices(shard: Shard, plan: pa.Table, columns: list[str]) -> Iterator[tu
 
 
 def _with_mix_columns(rows: pa.Table, plan: pa.Table, extras: pa.Table, shard: Shard, layout: Layout) -> pa.Table:
-    added = {*ADDED.names, *layout.scores}
-    inputs = pa.schema([field for field in layout.schema if field.name not in added])
+    inputs = pa.schema([layout.schema.field(name) for name in layout.columns])
     table = conform(rows, inputs, layout.image)
     at = plan["row"]
     mine = extras.take(at)
@@ -81,6 +80,8 @@ def _with_mix_columns(rows: pa.Table, plan: pa.Table, extras: pa.Table, shard: S
     made["mix_file"] = pa.array([shard.file]).take(pa.array(np.zeros(plan.num_rows, np.int32)))
     made["mix_uid"] = _hex(uids)
     made |= {name: mine[name] for name in layout.scores}
+    if layout.concepts:
+        made[CONCEPTS.name] = mine["concepts"]
     columns = {name: table[name] for name in table.column_names} | made
     return pa.table([columns[field.name] for field in layout.schema], schema=layout.schema)
 

@@ -23,6 +23,8 @@ ADDED = pa.schema(
         ("mix_uid", pa.string()),
     ]
 )
+CONCEPTS = pa.field("mix_concepts", pa.list_(pa.string()))
+"""The concepts of the row, where they are asked for."""
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 
@@ -39,13 +41,14 @@ class Passing(NamedTuple):
     """Whether its types were told from values: then those of two files meet in the wider one, text if need be."""
 
 
-def mix_schema(schemas: dict[str, Passing], image: str | None, scores: list[str]) -> pa.Schema:
+def mix_schema(schemas: dict[str, Passing], image: str | None, scores: list[str], concepts: bool = False) -> pa.Schema:
     """The schema of the mix of some input files.
 
     Args:
         schemas: Input file -> what may pass from it.
         image: The image column, if there is one.
         scores: Score columns to be written.
+        concepts: Whether the rows' concepts are to be written.
 
     Raises:
         ColumnError: Columns of one name and incompatible types; a type that `datasets` cannot read back; a name that
@@ -64,14 +67,14 @@ def mix_schema(schemas: dict[str, Passing], image: str | None, scores: list[str]
                 merged[field.name] = (_wider(known[0], kind), known[1])
             else:
                 merged[field.name] = (_common(field.name, known, kind, file), known[1] if known else file)
-    for name in (*ADDED.names, *scores):
+    for name in (*ADDED.names, CONCEPTS.name, *scores):
         if name in merged:
             raise ColumnError(
                 f"the input column {name!r} (in {merged[name][1]}) has a name that the mix uses; "
                 f"leave it out with `input.exclude: [{name}]` or rename it"
             )
     found = [pa.field(name, kind) for name, (kind, _) in merged.items()]
-    found += [*ADDED, *(pa.field(name, pa.float32()) for name in scores)]
+    found += [*ADDED, *([CONCEPTS] if concepts else []), *(pa.field(name, pa.float32()) for name in scores)]
     features = {image: {"_type": "Image"}} if image else {}
     return pa.schema(found, metadata={"huggingface": json.dumps({"info": {"features": features}})})
 

@@ -34,7 +34,7 @@ def measure_blocks(
 ) -> dict[str, Any]:
     """Add up the bytes that blocks of files give to the mix."""
     plan = Gathering(step, "plan", parts)
-    return each(blocks, lambda block: measure(step, view, block, plan.gather(block[0]), layout.row_group_rows))
+    return each(blocks, lambda block: measure(step, view, block, plan.gather(block[0]), layout))
 
 
 @stage_task(name="lay out", task_run_name="emit: lay out parts")

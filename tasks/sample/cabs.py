@@ -8,6 +8,9 @@ but each counts and caps on its own.
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import Literal
 
 import numpy as np
@@ -20,6 +23,9 @@ from tasks.sample.concepts import Concepts, Labels, encode, row_frequencies, spl
 from tasks.sample.coverage import Account, account
 from tasks.sample.greedy import NO_CAP, Rule, pick_greedily
 from tasks.sample.targets import Target, at_least, resolved, target_counts
+
+WORTH_THREADS = 4096
+"""Rows of a superbatch from which its ranks are picked at the same time."""
 
 
 def select_diverse(
@@ -128,7 +134,9 @@ class CabsDm:
 
     def _pick(self, labels: Labels, goals: tuple[np.ndarray, np.ndarray], step: int) -> tuple[list[np.ndarray], int]:
         """Returns the rows of each rank, and how many of all of them are fill."""
-        found = [self._pick_one(labels, goals, step, rank) for rank in range(self.config.world_size)]
+        ranks = range(self.config.world_size)
+        run = _threads().map if len(ranks) > 1 and self.config.superbatch >= WORTH_THREADS else map
+        found = list(run(lambda rank: self._pick_one(labels, goals, step, rank), ranks))
         return [rows for rows, _ in found], sum(fill for _, fill in found)
 
     def _pick_one(
@@ -166,6 +174,12 @@ class CabsFm:
         share = _rank_rows(len(lengths), self.config)
         quota = self.config.batch_size // self.config.world_size
         return [rank * share + _longest(mine, quota) for rank, mine in enumerate(lengths.reshape(-1, share))]
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    """Threads for the ranks of a superbatch, which need nothing of one another: the greedy loop holds no lock."""
+    return ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="cabs")
 
 
 def _rule(variant: str, maximum: int, fill: bool) -> Rule:

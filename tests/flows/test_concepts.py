@@ -10,10 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 from corpora import config, png, run
 
-from configs.errors import ColumnError, ConfigError
+from configs.errors import ColumnError, ConfigError, StageError
 from flows.freezing import frozen_url, mapping_url
-from storage import states
+from storage import manifests, states
 from tasks.annotate.entries import decode_vocabulary
+from tasks.emit.loader import MixBatches
 
 NAMES = ["hot_dog", "Hot Dog", "cat", "skateboards", "skateboard", "zebra"]
 
@@ -187,3 +188,18 @@ def test_two_inputs_of_which_one_has_no_concepts_are_refused_before_work(place):
     with pytest.raises(ColumnError, match=r"books/00000\.parquet has no column 'classes', which `annotate` names"):
         run(config(place, over))
     assert not list((place / "store").rglob("*.parquet"))
+
+
+def test_emitted_rows_carry_their_concepts_if_asked(place):
+    over = {"emit": {"concepts": True}, "sample": {"kind": "iid", "batch_size": 4}}
+    mix = run(settings(place, {"kind": "column"}, **over))
+    table = mixed(mix.url)
+    assert table["mix_concepts"].to_pylist() == table["classes"].to_pylist() and table.num_rows == 48
+    assert table.schema.field("mix_concepts").type == pa.list_(pa.string())
+    assert next(manifests.discrepancies(mix.url), None) is None
+    batch = next(iter(MixBatches(mix.url, columns=["mix_concepts", "classes"])))
+    assert batch["mix_concepts"] == batch["classes"]
+    other = run(settings(place, {"kind": "column"}, sample=over["sample"]))
+    assert other.url != mix.url and "mix_concepts" not in mixed(other.url).column_names
+    with pytest.raises(StageError, match="`emit.concepts` asks for concepts, which nothing makes"):
+        run(config(place, over | {"annotate": None, "embed": None, "score": [], "select": []}))

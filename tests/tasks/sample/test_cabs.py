@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from configs.methods import sample as methods
 from tasks import load
-from tasks.sample import METHODS
+from tasks.sample import METHODS, cabs
 from tasks.sample.cabs import CabsDm, CabsFm, encode, select_diverse, select_frequent, target_counts
 
 EIGHT = [["dog"], ["dog", "person"], ["person", "person", "car"], ["cat"], ["dog", "cat"], ["zebra"], ["person"], []]
@@ -432,6 +432,16 @@ def test_diverse_sampler_shares_targets_and_frequencies_among_ranks(variant, wor
     assert told.step["fill"] == filled and told.step["rows"] == 80
     assert (filled > 0) == (variant == "released"), "the cap of 2 binds"
     assert [p.tolist() for p in sampler.pick(superbatch_of(rows), 7)] == [p.tolist() for p in batch]
+
+
+def test_ranks_picked_at_once_are_those_picked_one_by_one(monkeypatch):
+    rows = superbatch_of(zipf_rows(np.random.default_rng(10), 200, 120, least=0))
+    sampler = load(METHODS, methods.CabsDm(batch_size=40, filter_ratio=0.8, world_size=8, fill=False), seed=1)
+    found = []
+    for least in (1, 10**6):
+        monkeypatch.setattr(cabs, "WORTH_THREADS", least)
+        found.append([picks.tolist() for picks in sampler.pick(rows, 3)])
+    assert found[0] == found[1] == [sampler.pick_rank(rows, 3, rank).tolist() for rank in range(8)]
 
 
 @pytest.mark.parametrize("world_size", [1, 4])
