@@ -39,3 +39,10 @@ def models(annotation: Any) -> list[type[Section]]:
     if isinstance(annotation, type) and issubclass(annotation, Section):
         return [annotation]
     return list(dict.fromkeys(model for argument in get_args(annotation) for model in models(argument)))
+
+
+def exactly_one(**values: Any) -> None:
+    """Raise ValueError unless one of two settings is given, the other null."""
+    if sum(value is not None for value in values.values()) != 1:
+        told = " and ".join(f"`{name}` is {value}" for name, value in values.items())
+        raise ValueError(f"{told}; give exactly one of them")

@@ -13,7 +13,6 @@ import pyarrow.parquet as pq
 from configs.errors import MixError
 from storage import files, manifests
 from storage.ledger import DAMAGED_FILE
-from storage.steps import Step
 
 PER_SHARD = ("embed", "annotate", "score")
 MOST_ROWS = 20
@@ -88,7 +87,7 @@ def _stages(manifest: dict[str, Any], row: dict[str, Any]) -> Iterator[dict[str,
     if not files.exists(store):
         yield {"title": "what each stage said is not known here", "the store was at": store}
     for told in manifest["steps"]:
-        step = Step(store, told["stage"], told["kind"], told["fingerprint"])
+        step = manifests.step_of(manifest, told)
         if not files.exists(step.file(f"{shard}.parquet")):
             continue
         failed = [one for one in step.failures(shard).to_pylist() if one["row"] == number]

@@ -48,8 +48,7 @@ def forecast(config: Curate) -> Forecast:
     unknown = bool(new or found.waiting)
     table += [_global_row(label, step) for label, step in _global_steps(config, every, unknown)]
     size = sum(entry.size for entry in found.entries)
-    draws = planned_draws(config)
-    steps = (total if draws is None else draws) // config.sample.superbatch
+    steps = _most_draws(config, total) // config.sample.superbatch
     emitted = steps * config.sample.batch_size
     lines = [
         f"{len(found.entries)} files, {total:,} rows, {_bytes(size)}; {len(new)} files are new or have changed",
@@ -65,14 +64,19 @@ def forecast(config: Curate) -> Forecast:
 
 def emptiness(config: Curate, found: Scan) -> list[str]:
     """A line if no batch can come together, however many rows are kept."""
-    draws = planned_draws(config)
-    rows = sum(found.rows.values()) if draws is None else draws
+    rows = _most_draws(config, sum(found.rows.values()))
     if found.waiting or rows >= config.sample.superbatch:
         return []
     return [
         f"the mix would be empty: a batch needs a superbatch of {config.sample.superbatch:,} draws, of {rows:,}; "
         "lower `sample.batch_size` or `sample.filter_ratio`, or set `mix.budget`"
     ]
+
+
+def _most_draws(config: Curate, rows: int) -> int:
+    """Draws of a mix if all of these rows are kept."""
+    draws = planned_draws(config)
+    return rows if draws is None else draws
 
 
 def _waiting(found: Scan) -> list[str]:

@@ -11,6 +11,7 @@ from blake3 import blake3
 from configs.errors import MixError
 from storage import files
 from storage.ledger import tally
+from storage.steps import Step
 
 MANIFEST = "mix.json"
 LATEST = "latest.json"
@@ -32,6 +33,11 @@ def resolve(url: str) -> str:
 def read(url: str) -> dict[str, Any]:
     """The manifest of the mix at `url` (a version, or the folder with its `latest.json`)."""
     return dict(files.read_json(files.join(resolve(url), MANIFEST)))
+
+
+def step_of(manifest: dict[str, Any], told: dict[str, Any]) -> Step:
+    """The step in the store that a line of the manifest's `steps` tells of."""
+    return Step(manifest["config"]["store"], told["stage"], told["kind"], told["fingerprint"])
 
 
 def file_facts(url: str) -> dict[str, Any]:

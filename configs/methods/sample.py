@@ -97,7 +97,9 @@ class Iid(Batches):
     kind: Literal["iid"] = "iid"
 
 
-Factor = Annotated[float, Field(ge=0, le=1e12)]
+LARGEST = 1e12
+"""Of weights and factors."""
+Factor = Annotated[float, Field(ge=0, le=LARGEST)]
 
 
 class ReleasedTargets(Section):

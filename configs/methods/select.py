@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from configs.reasons import Reason
-from configs.section import Section
+from configs.section import Section, exactly_one
 
 
 class ExactDuplicates(Section):
@@ -44,10 +44,7 @@ class Threshold(Section):
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Threshold:
-        if (self.minimum is None) == (self.keep_fraction is None):
-            raise ValueError(
-                f"`minimum` is {self.minimum} and `keep_fraction` is {self.keep_fraction}; give exactly one of them"
-            )
+        exactly_one(minimum=self.minimum, keep_fraction=self.keep_fraction)
         return self
 
 
@@ -115,10 +112,7 @@ class Balance(Section):
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Balance:
-        if (self.threshold is None) == (self.tail_share is None):
-            raise ValueError(
-                f"`threshold` is {self.threshold} and `tail_share` is {self.tail_share}; give exactly one of them"
-            )
+        exactly_one(threshold=self.threshold, tail_share=self.tail_share)
         return self
 
 

@@ -16,6 +16,7 @@ from tasks.annotate.cleaning import normalise
 from tasks.annotate.entries import State, decode_vocabulary, mined_state
 from tasks.annotate.sidecar import SCHEMA, sidecar
 from tasks.embed.texts import read_texts
+from tasks.sample.concepts import row_frequencies
 
 MERGED = 100_000
 """Distinct concepts, those of the most rows, that are compared for merging; the others are what they are."""
@@ -70,9 +71,8 @@ class ColumnAnnotator:
         """How many of a shard's rows have each concept, as it is written there."""
         _, concepts, owner, _, _ = self._read(rows)
         encoded = concepts.dictionary_encode()
-        size = max(1, len(encoded.dictionary))
-        found = np.unique(owner * size + encoded.indices.to_numpy()) % size
-        counts = np.bincount(found, minlength=len(encoded.dictionary))
+        offsets = np.searchsorted(owner, np.arange(len(rows) + 1))
+        counts = row_frequencies(offsets, encoded.indices.to_numpy(), len(encoded.dictionary))
         table = pa.table([encoded.dictionary.cast(pa.string()), counts], schema=mining.SCHEMA)
         return mining.most_frequent(table, mining.SUMMARY_ROWS)
 

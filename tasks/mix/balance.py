@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from numba import njit
 from numpy.typing import ArrayLike
 
+from tasks.arguments import whole_numbers
 from tasks.sample.concepts import row_frequencies
 
 Matches: TypeAlias = (
@@ -45,7 +46,7 @@ def entry_probabilities(counts: ArrayLike, threshold: float) -> np.ndarray:
     Raises:
         ValueError: A count is negative or no whole number, or t is negative or NaN.
     """
-    number, t = _whole_numbers(counts), _threshold(threshold)
+    number, t = whole_numbers("counts", counts).astype(np.float64), _threshold(threshold)
     if t == 0 or t == np.inf:
         return np.full(len(number), float(t > 0))
     return t / np.maximum(number, t)
@@ -142,21 +143,8 @@ def _integers(values: ArrayLike) -> np.ndarray:
     return np.ascontiguousarray(array, np.int32 if array.dtype == np.int32 else np.int64)
 
 
-def _whole_numbers(counts: ArrayLike) -> np.ndarray:
-    """Returns `counts` as float64 `(E,)`, which holds every count below 2**53."""
-    number = np.asarray(counts)
-    if number.size == 0:
-        return np.empty(0)
-    if number.ndim != 1 or number.dtype.kind not in "iuf":
-        raise ValueError(f"`counts` is {number.dtype} of shape {number.shape}; it must be one row of whole numbers")
-    bad = ~(np.isfinite(number) & (number >= 0) & (number == np.floor(number)))
-    if bad.any():
-        raise ValueError(f"`counts` holds {number[bad][0]}; each must be a whole number of at least 0")
-    return number.astype(np.float64)
-
-
 def _matched(counts: ArrayLike) -> np.ndarray:
-    number = _whole_numbers(counts)
+    number = whole_numbers("counts", counts).astype(np.float64)
     if not number.any():
         raise ValueError("`counts` sums to 0; a tail share needs an entry that a text matches")
     return number

@@ -25,17 +25,22 @@ def count(concepts: pa.ChunkedArray, times_used: np.ndarray) -> pa.Table:
         concepts: list<string> `(n,)`, nulls allowed, repeats counted.
         times_used: int `(n,)`.
     """
-    lists = concepts.combine_chunks()
-    lists = lists.combine_chunks() if isinstance(lists, pa.ChunkedArray) else lists
-    values, rows = pc.list_flatten(lists), pc.list_parent_indices(lists).to_numpy()
+    values, rows = flat(concepts)
     table = pa.table(
         {
-            "concept": values.cast(pa.string()),
+            "concept": values,
             "before": pa.array(np.ones(len(rows), np.int64)),
             "after": pa.array(np.asarray(times_used, np.int64)[rows]),
         }
     )
     return merge([table])
+
+
+def flat(concepts: pa.ChunkedArray) -> tuple[pa.Array, np.ndarray]:
+    """All concepts of list<string> rows end to end, and the row of each, int64."""
+    lists = concepts.combine_chunks()
+    lists = lists.combine_chunks() if isinstance(lists, pa.ChunkedArray) else lists
+    return pc.list_flatten(lists).cast(pa.string()), pc.list_parent_indices(lists).to_numpy()
 
 
 def merge(tables: Iterable[pa.Table]) -> pa.Table:

@@ -16,7 +16,7 @@ from storage import files
 from storage.steps import Step
 from tasks.report.concepts import curve
 from tasks.report.wording import average, percent
-from tasks.sample.coverage import CONCEPTS, summed
+from tasks.sample.coverage import read_concepts
 
 POINTS = 60
 """Most points of a line over steps: more are a thicket at the width of the page."""
@@ -45,10 +45,7 @@ def found(sample: Step, parts: list[int], steps: int, top: int) -> dict[str, Any
     if not steps or {number for number, rows in enumerate(parts) if rows} - {*numbers} or not numbers:
         return None
     every = (sample.read(f"coverage/steps-{number:05d}") for number in numbers)
-    counts = CONCEPTS.empty_table()
-    for number in numbers:
-        counts = summed([counts, sample.read(f"coverage/concepts-{number:05d}")])
-    return thinned(every, steps) | {"labels": distribution(counts, top)}
+    return thinned(every, steps) | {"labels": distribution(read_concepts(sample, len(parts)), top)}
 
 
 def thinned(tables: Iterable[pa.Table], steps: int, points: int = POINTS) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tasks.report.concepts import flat
 from tasks.report.gallery import places
 from tasks.report.subject import codes
 
@@ -46,11 +47,9 @@ def candidates(concepts: pa.ChunkedArray, ledger: pa.Table, more: Sequence[str],
         more: Concepts whose share rose.
         less: Concepts whose share fell.
     """
-    lists = concepts.combine_chunks()
-    lists = lists.combine_chunks() if isinstance(lists, pa.ChunkedArray) else lists
+    values, rows = flat(concepts)
     names = [*more, *less]
-    codes = pc.index_in(pc.list_flatten(lists).cast(pa.string()), pa.array(names, pa.string())).fill_null(-1).to_numpy()
-    rows = pc.list_parent_indices(lists).to_numpy()
+    codes = pc.index_in(values, pa.array(names, pa.string())).fill_null(-1).to_numpy()
     found = [CANDIDATES.empty_table()]
     for code, name in enumerate(names):
         mine = ledger.take(pa.array(np.unique(rows[codes == code])))

@@ -18,11 +18,12 @@ import pyarrow as pa
 from numpy.typing import ArrayLike
 
 from configs.methods import sample as methods
+from tasks.arguments import at_least, whole_numbers
 from tasks.mix.draws import seed_of
 from tasks.sample.concepts import Concepts, Labels, encode, row_frequencies, split, without_repeats
 from tasks.sample.coverage import Account, account
 from tasks.sample.greedy import NO_CAP, Rule, pick_greedily
-from tasks.sample.targets import Target, at_least, resolved, target_counts
+from tasks.sample.targets import Target, resolved, target_counts
 
 WORTH_THREADS = 4096
 """Rows of a superbatch from which its ranks are picked at the same time."""
@@ -70,8 +71,8 @@ def select_diverse(
     at_least(batch_size=(batch_size, 1), maximum=(maximum, 1), seed=(seed, 0))
     if variant not in ("released", "printed"):
         raise ValueError(f"`variant` is {variant!r}; it must be 'released' or 'printed'")
-    t = None if targets is None else _whole_numbers("targets", targets)
-    f = None if frequencies is None else _whole_numbers("frequencies", frequencies)
+    t = None if targets is None else whole_numbers("targets", targets)
+    f = None if frequencies is None else whole_numbers("frequencies", frequencies)
     if t is not None and f is not None and len(t) != len(f):
         raise ValueError(f"`frequencies` has length {len(f)}; it must match `targets`, which has {len(t)}")
     labels = encode(concepts, next((len(array) for array in (t, f) if array is not None), None))
@@ -228,14 +229,3 @@ def _rank_rows(rows: int, config: methods.Batches) -> int:
     if rows != config.superbatch:
         raise ValueError(f"`superbatch` has {rows} rows; it must have {config.superbatch}")
     return config.superbatch // config.world_size
-
-
-def _whole_numbers(name: str, values: ArrayLike) -> np.ndarray:
-    """Returns `values` as int64 `(V,)`."""
-    array = np.asarray(values)
-    if array.ndim != 1 or array.dtype.kind not in "iuf":
-        raise ValueError(f"`{name}` is {array.dtype} of shape {array.shape}; it must be one row of whole numbers")
-    bad = ~(np.isfinite(array) & (array >= 0) & (array == np.rint(array)))
-    if bad.any():
-        raise ValueError(f"`{name}` holds {array[bad][0]}; each must be a whole number of at least 0")
-    return array.astype(np.int64)

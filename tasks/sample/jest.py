@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike
 
 from configs.errors import ColumnError
 from configs.methods import sample as methods
+from tasks.arguments import at_least
 from tasks.sample.pairs import Form, Pairs, given, unit_vectors
 
 Given: TypeAlias = Callable[[np.ndarray], np.ndarray]
@@ -70,8 +71,7 @@ def select_joint(
         raise ValueError(f"`reference_loss` is {reference.shape}; it must be as `learner_loss`, {learner.shape}")
     _whole("batch_size", batch_size, len(learner), "the rows there are")
     _whole("chunks", chunks, batch_size, "`batch_size`")
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
-        raise ValueError(f"`seed` is {seed!r}; it must be an integer of at least 0")
+    at_least(seed=(seed, 0))
     if form not in get_args(Form):
         raise ValueError(f"`form` is {form!r}; it must be one of {', '.join(get_args(Form))}")
     reduce_rows = _REDUCED[form]

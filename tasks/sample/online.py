@@ -43,10 +43,12 @@ def read_sidecars(urls: Iterable[str]) -> Labels:
 
 
 def _concepts(url: str) -> pa.ChunkedArray:
-    if not files.exists(url):
-        raise MixError(f"{url} is missing: this shard has no concepts yet; run `mixwright curate`, which annotates it")
     try:
         return files.read_table(url, ["concepts"])["concepts"]
+    except FileNotFoundError as error:
+        raise MixError(
+            f"{url} is missing: this shard has no concepts yet; run `mixwright curate`, which annotates it"
+        ) from error
     except (KeyError, pa.ArrowInvalid) as error:
         raise MixError(f"{url} is no annotate sidecar: its column `concepts` cannot be read: {error}") from error
 
@@ -137,7 +139,7 @@ class ConceptBatchSampler(TorchSampler[list[int]]):
 
     @classmethod
     def _of_mix(cls, manifest: dict[str, Any], url: str, rank: int | None, start: int) -> ConceptBatchSampler:
-        steps = {one["stage"]: _step(manifest, one) for one in manifest["steps"]}
+        steps = {one["stage"]: manifests.step_of(manifest, one) for one in manifest["steps"]}
         if "annotate" not in steps:
             raise MixError(f"{url} was made without `annotate`: there are no concepts to go by")
         damaged = {one["file"] for one in manifest["damaged"]}
@@ -147,15 +149,16 @@ class ConceptBatchSampler(TorchSampler[list[int]]):
             starts.setdefault(one["digest"], first)  # a second file with the same content is not drawn from
             parents.append(one)
             first += one["rows"]
-        sidecars = [steps["annotate"].file(f"{one['digest']}.parquet") for one in parents]
-        section, drawn = steps["sample"].file(SECTION), [steps["mix"].file(f"{digest}.parquet") for digest in starts]
-        for needed in (section, *drawn, *sidecars):
-            if not files.exists(needed):
+        shards = [f"{digest}.parquet" for digest in starts]
+        for stage, needed in (("sample", [SECTION]), ("mix", shards), ("annotate", shards)):
+            if gone := sorted({*needed} - {*files.names(steps[stage].url)}):
                 raise MixError(
-                    f"{needed} is gone, which {url} was made of; run its configuration again with the same store"
+                    f"{steps[stage].file(gone[0])} is gone, which {url} was made of; run its configuration again with "
+                    "the same store"
                 )
-        config = TypeAdapter(Sample).validate_python(files.read_json(section))
-        draws, concepts = _order(steps["mix"], starts), read_sidecars(sidecars)
+        config = TypeAdapter(Sample).validate_python(files.read_json(steps["sample"].file(SECTION)))
+        draws = _order(steps["mix"], starts)
+        concepts = read_sidecars(steps["annotate"].file(f"{one['digest']}.parquet") for one in parents)
         return cls(concepts, config, draws=draws, seed=manifest["seed"], rank=rank, start=start)
 
     def __len__(self) -> int:
@@ -261,10 +264,6 @@ def _resized(config: Batches, world_size: int) -> Batches:
             f"{config.batch_size} rows cannot be shared out evenly"
         )
     return resized
-
-
-def _step(manifest: dict, one: dict) -> Step:
-    return Step(manifest["config"]["store"], one["stage"], one["kind"], one["fingerprint"])
 
 
 def _order(mixed: Step, starts: dict[str, int]) -> np.ndarray:

@@ -17,11 +17,9 @@ import pyarrow.compute as pc
 from configs.errors import ConfigError
 from configs.methods import sample as methods
 from tasks.annotate.numbers import read_numbers
+from tasks.arguments import at_least
 from tasks.mix.draws import largest_remainder
 from tasks.sample.concepts import Labels, row_frequencies
-
-LARGEST = 1e12
-"""Of the weights of a file."""
 
 
 def target_counts(num_concepts: int, batch_size: int, *, minimum: int = 1, maximum: int = 10) -> np.ndarray:
@@ -86,7 +84,7 @@ def resolved(section: Any) -> Any:
     shape = getattr(section, "targets", None)
     if not isinstance(shape, methods.FileTargets):
         return section
-    weights = read_numbers(shape.path, "sample.targets.path", 0, LARGEST)
+    weights = read_numbers(shape.path, "sample.targets.path", 0, methods.LARGEST)
     if not shape.others and not any(weights.values()):
         raise ConfigError(f"`sample.targets.path` is {shape.path!r}; no weight in it is above 0, nor is `others`")
     known = methods.WeightTargets(weights=weights, others=shape.others, factors=shape.factors)
@@ -147,10 +145,3 @@ class _Lookup:
             raise ValueError("`concepts` are integers; targets that name concepts need strings")
         at = pc.fill_null(pc.index_in(labels.words, self._known), len(self._known))
         return self._values[at.to_numpy()]
-
-
-def at_least(**bounds: tuple[int, int]) -> None:
-    """Raises ValueError for the first `name=(value, bound)` that is no integer or below its bound."""
-    for name, (value, bound) in bounds.items():
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < bound:
-            raise ValueError(f"`{name}` is {value!r}; it must be an integer of at least {bound}")

@@ -10,9 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -20,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from apart import exponent, run_apart
 from bench_scale import Memory
 from synthetic import VOCABULARY
 
@@ -81,9 +79,7 @@ def main() -> None:
     for rows in asked.rows:
         with tempfile.TemporaryDirectory(dir=asked.folder) as place:
             write(Path(place) / "in", rows)
-            command = [sys.executable, __file__, "--one", place]
-            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-            got = json.loads(done.stdout.splitlines()[-1])
+            got = run_apart(__file__, place)
         sampled.append(got["seconds"]["sample"])
         stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in got["seconds"].items())
         print(f"{rows:,} rows: {got['wall']:.1f} s ({stages}); {got['emitted']:,} rows emitted, {got['tasks']} tasks")
@@ -91,8 +87,7 @@ def main() -> None:
             f"  sample {rows / got['seconds']['sample']:,.0f} rows/s; own memory at most {got['own'] / 2**30:.2f} GiB"
         )
     if len(sampled) > 1:
-        exponent = math.log(sampled[-1] / sampled[0]) / math.log(asked.rows[-1] / asked.rows[0])
-        print(f"sample: time grows with rows to the power {exponent:.3f}")
+        print(f"sample: time grows with rows to the power {exponent(asked.rows, sampled):.3f}")
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from configs.methods.annotate import Captions
 from configs.methods.sample import Batches, CabsDm, CabsFm, Iid
 from flows.openmoji import pictures
 from tasks.annotate.captions import CaptionAnnotator
-from tasks.sample.concepts import Labels, encode
+from tasks.sample.concepts import Labels, encode, row_frequencies
 from tasks.sample.online import ConceptBatchSampler
 
 SEEDS = 10
@@ -60,8 +60,7 @@ def annotated(captions: list[str]) -> Labels:
 
 def coverage(labels: Labels, config: Batches) -> np.ndarray:
     """Mean distinct concepts and mean distinct rare concepts of a batch by seed, `(SEEDS, 2)`."""
-    rows = np.bincount(np.unique(np.repeat(np.arange(len(labels.offsets) - 1), np.diff(labels.offsets)) * labels.size
-                                 + labels.ids) % labels.size, minlength=labels.size)  # fmt: skip
+    rows = row_frequencies(labels.offsets, labels.ids, labels.size)
     rare = np.zeros(labels.size, bool)
     rare[np.argsort(rows, kind="stable")[: labels.size // 2]] = True
     found = []

@@ -11,14 +11,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import resource
-import subprocess
-import sys
 import time
 
 import numpy as np
 import pyarrow as pa
+from apart import exponent, run_apart
 
 VOCABULARY, LABELS = 50_000, 5
 
@@ -63,8 +61,7 @@ def main() -> None:
     for kind in ("cabs_dm", "cabs_fm"):
         times = []
         for rows in asked.rows:
-            command = [sys.executable, __file__, "--one", str(rows), kind]
-            got = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+            got = run_apart(__file__, str(rows), kind)
             times.append(got["seconds"])
             print(
                 f"{kind} {rows:>12,} rows: {got['seconds']:6.2f} s, {rows / got['seconds']:>12,.0f} rows/s, "
@@ -72,8 +69,7 @@ def main() -> None:
                 f"{got['peak'] - got['before']:,.0f} of it while sampling, {got['held']:,.0f} the concepts themselves"
             )
         if len(times) > 1:
-            exponent = math.log(times[-1] / times[0]) / math.log(asked.rows[-1] / asked.rows[0])
-            print(f"{kind}: time grows with rows to the power {exponent:.3f}")
+            print(f"{kind}: time grows with rows to the power {exponent(asked.rows, times):.3f}")
 
 
 if __name__ == "__main__":
