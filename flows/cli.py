@@ -1,20 +1,18 @@
-"""The command line: thin over the flows and the store."""
+"""The command line: thin over the flows and the store. Commands of one matter are in `cli_mixes`, `cli_operating`."""
 
 from __future__ import annotations
 
 import logging
-import os
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 import yaml
-from rich.console import Console
 from rich.table import Table
-from rich.text import Text
+
+from flows.cli_mixes import explain, report, verify
+from flows.cli_operating import train_pocket
+from flows.terminal import Settings, exit_unless_completed, out, quieten, told_plainly
 
 if TYPE_CHECKING:
     from configs.curate import Curate
@@ -28,52 +26,6 @@ app = typer.Typer(
     "Start with `mixwright demo`, then copy a preset, point `input.path` at your shards and run "
     "`mixwright check my.yaml`, `mixwright curate my.yaml --dry-run`, `mixwright curate my.yaml`.",
 )
-out = Console(width=None if sys.stdout.isatty() else 200)  # what is piped is searched: names stay whole
-err = Console(stderr=True)
-
-QUIET = {
-    "DO_NOT_TRACK": "1",
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # 20 are too few for a busy machine
-    "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",  # a temporary server's words on its own end help nobody
-}
-"""Settings of Prefect for runs from the command line, unless the user has others."""
-
-Settings = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="Change one setting: `--set sample.batch_size=64`. Repeat it for more."),
-]
-
-MixFolder = Annotated[str, typer.Argument(help="A mix: its version folder, or the folder with latest.json.")]
-
-Reach = Annotated[
-    Path | None, typer.Option("--config", help="Configuration whose `storage` section tells how MIX is reached.")
-]
-
-
-@contextmanager
-def reached_by(config: Path | None) -> Iterator[None]:
-    """Within the block, object stores are reached as the configuration at `config` says."""
-    if config is None:
-        yield
-        return
-    from configs import loading
-    from storage import objects
-
-    with objects.using(loading.validate(loading.read(config)).storage.options()):
-        yield
-
-
-@contextmanager
-def told_plainly() -> Iterator[None]:
-    """Turn refusals into a red line, with the way out below, and exit code 2: no traceback for what a user can mend."""
-    try:
-        yield
-    except (ValueError, OSError) as error:
-        err.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
-        if remedy := getattr(error, "remedy", ""):
-            err.print(f"{type(error).__name__}: {remedy}", markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(2) from error
 
 
 @app.command()
@@ -155,21 +107,6 @@ def settings() -> None:
 
 
 @app.command()
-def report(mix: MixFolder, settings: Settings = None, config: Reach = None) -> None:
-    """Draw the report of MIX again from its own facts: `--set top_concepts=20` shows less than was gathered.
-
-    To gather more, change `report` in the configuration and run `mixwright curate`: only the report is made again.
-    """
-    with told_plainly(), reached_by(config):
-        from configs import loading
-        from configs.curate import Report
-        from flows.reporting import redraw
-
-        changed = loading.checked(Report, loading.assign({}, settings or [])).model_dump(exclude_unset=True)
-        out.print(redraw(mix, changed), markup=False, highlight=False, soft_wrap=True)
-
-
-@app.command()
 def troubleshoot() -> None:
     """Explain every error and every reason for which a row is left out, with the way out of each."""
     from flows.troubleshooting import errors, reasons
@@ -181,78 +118,6 @@ def troubleshoot() -> None:
         out.print(table, markup=False)
 
 
-@app.command()
-def verify(mix: MixFolder, config: Reach = None) -> None:
-    """Hash the files of MIX again and add up its ledger; print the first discrepancy and fail, or say all is well."""
-    with told_plainly(), reached_by(config):
-        from storage import manifests
-
-        wrong = next(manifests.discrepancies(mix), None)
-        if wrong:
-            err.print(f"{manifests.resolve(mix)}: {wrong}", style="red", highlight=False, soft_wrap=True)
-            raise typer.Exit(1)
-        facts = manifests.read(mix)["counts"]
-        out.print(
-            f"all well: {facts['rows_in']:,} rows in = {facts['kept']:,} kept + {facts['dropped']:,} dropped + "
-            f"{facts['quarantined']:,} quarantined; {facts['emitted']:,} rows emitted; every digest fits",
-            highlight=False,
-            soft_wrap=True,
-        )
-
-
-@app.command()
-def explain(
-    mix: MixFolder,
-    key: Annotated[str, typer.Argument(help="A row: its key, `file:row`, or the uid of an emitted row.")],
-    config: Reach = None,
-) -> None:
-    """Tell what each stage said of a row of the input, and where in the mix it ended."""
-    with told_plainly(), reached_by(config):
-        from flows.explaining import explain_row
-
-        for told in explain_row(mix, key):
-            title = told.pop("title")
-            # Names, keys and details are data: brackets in them are no markup.
-            table = Table(title=Text(title), show_header=False, title_justify="left", min_width=len(title))
-            for name, value in told.items():
-                table.add_row(name, str(value))
-            out.print(table, markup=False)
-
-
-@app.command(name="train-pocket")
-def train_pocket(
-    settings: Settings = None,
-    out_dir: Annotated[str, typer.Option("--out", help="Folder that receives the model.")] = "demo/pocket",
-    work: Annotated[str, typer.Option(help="Folder of pictures and checkpoints.")] = "demo/training",
-) -> None:
-    """Train the pocket model on the demo's emoji, in minutes on a CPU; a stopped training goes on where it was.
-
-    The shipped one was made with `--out configs/models/pocket`. Settings are those of `configs/pocket.py`:
-    `--set steps=300` trains less, `--set other_seeds=2` tells how far recall varies.
-    """
-    with told_plainly():
-        from configs import loading
-        from flows.train_pocket import train_pocket as flow
-
-        given = yaml.safe_dump(loading.assign({}, settings or []))
-        _quieten()
-        state = flow(out=out_dir, work=work, overrides=given, return_state=True)
-        _exit_unless_completed(state)
-        out.print(f"{state.message}\nmodel: local-dir:{out_dir}", markup=False, highlight=False, soft_wrap=True)
-
-
-def _quieten() -> None:
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
-
-
-def _exit_unless_completed(state: Any) -> None:
-    """Show why a flow run has not completed, and end with exit code 1."""
-    if not state.is_completed():
-        err.print(state.message or str(state.name), style="red", markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(1)
-
-
 def _run(values: dict[str, Any], preset: str) -> None:
     """Run the curate flow in this process, under the server of PREFECT_API_URL or a temporary one."""
     from configs import loading
@@ -260,7 +125,7 @@ def _run(values: dict[str, Any], preset: str) -> None:
     config = loading.validate(values)
     # Whole, so that nothing of the preset stands where the configuration leaves a section out.
     values = config.model_dump(mode="json")
-    _quieten()
+    quieten()
     from prefect.settings import PREFECT_API_URL
 
     lasting = bool(PREFECT_API_URL.value())
@@ -296,7 +161,7 @@ def _run_flow(values: dict[str, Any], preset: str, lasting: bool) -> tuple[str, 
     # The heartbeat tells a lasting server that a run is alive; on a temporary one it costs a second and tells nobody.
     with temporary_settings({} if lasting else {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
         state = flow(preset=preset, overrides=yaml.safe_dump(values, sort_keys=False), return_state=True)
-    _exit_unless_completed(state)
+    exit_unless_completed(state)
     return state.message or "", str(state.result())
 
 
@@ -310,6 +175,10 @@ def _show_plan(config: Any) -> None:
     out.print(table)
     for line in plan.lines:
         out.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+for command in (report, verify, explain, train_pocket):
+    app.command()(command)
 
 
 def main() -> None:

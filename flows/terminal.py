@@ -1,0 +1,73 @@
+"""What the commands share: the terminal, common options, refusals told without a traceback."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+out = Console(width=None if sys.stdout.isatty() else 200)  # what is piped is searched: names stay whole
+err = Console(stderr=True)
+
+QUIET = {
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # 20 are too few for a busy machine
+    "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",  # a temporary server's words on its own end help nobody
+}
+"""Settings of Prefect for runs from the command line, unless the user has others."""
+
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Change one setting: `--set sample.batch_size=64`. Repeat it for more."),
+]
+
+MixFolder = Annotated[str, typer.Argument(help="A mix: its version folder, or the folder with latest.json.")]
+
+Reach = Annotated[
+    Path | None, typer.Option("--config", help="Configuration whose `storage` section tells how MIX is reached.")
+]
+
+
+@contextmanager
+def reached_by(config: Path | None) -> Iterator[None]:
+    """Within the block, object stores are reached as the configuration at `config` says."""
+    if config is None:
+        yield
+        return
+    from configs import loading
+    from storage import objects
+
+    with objects.using(loading.validate(loading.read(config)).storage.options()):
+        yield
+
+
+@contextmanager
+def told_plainly() -> Iterator[None]:
+    """Turn refusals into a red line, with the way out below, and exit code 2: no traceback for what a user can mend."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        err.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
+        if remedy := getattr(error, "remedy", ""):
+            err.print(f"{type(error).__name__}: {remedy}", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(2) from error
+
+
+def quieten() -> None:
+    """Settle Prefect for a run from the command line, before it is imported."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+
+
+def exit_unless_completed(state: Any) -> None:
+    """Show why a flow run has not completed, and end with exit code 1."""
+    if not state.is_completed():
+        err.print(state.message or str(state.name), style="red", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(1)
