@@ -178,7 +178,7 @@ def _show_plan(config: Any) -> None:
 
 
 for command in (report, verify, explain, train_pocket):
-    app.command()(command)
+    app.command(name=command.__name__.replace("_", "-"))(command)
 
 
 def main() -> None:
