@@ -13,6 +13,7 @@ from configs.methods.mix import Mix, Static
 from configs.methods.sample import Iid, Sample
 from configs.methods.score import Score
 from configs.methods.select import Select
+from configs.runner import Runner
 from configs.section import Section
 from configs.storage import Storage
 
@@ -41,16 +42,6 @@ class Report(Section):
         12, ge=0, le=60, description="Rows shown of the kept ones and of each reason; 0: the report has no galleries."
     )
     thumbnail_pixels: int = Field(128, ge=16, le=512, description="Longer side of the pictures in galleries.")
-
-
-class Runner(Section):
-    """How work is spread; nothing here changes a byte of the output."""
-
-    kind: Literal["threads"] = "threads"
-    workers: int = Field(2, ge=1, le=512, description="Tasks in flight.")
-    shards_per_task: int = Field(
-        0, ge=0, description="Shards handled by one task; 0: as many as keep a stage at ten tasks or fewer."
-    )
 
 
 class Curate(Section):

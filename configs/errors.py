@@ -1,7 +1,7 @@
 """The catalogue of errors: what a run can be refused or fail with, and what its user does then.
 
 Messages are made where the facts are (the file, the row, the value seen); what a class adds is the kind of fault and
-the way out, from which the README's troubleshooting is generated. Arguments of method functions that are wrong in
+the way out, from which docs/troubleshooting.md is generated. Arguments of method functions that are wrong in
 themselves are plain ValueErrors: they are the caller's, not the user's.
 """
 
@@ -77,12 +77,41 @@ class ShardsFailed(RunFailed):
     remedy = "Run the same command again: only those shards are tried. `2 of 40 shards failed` names the first."
 
 
+class PlaceFull(RunFailed):
+    """Raised when a disk, a quota or a limit on file sizes leaves no room for what is to be written."""
+
+    remedy = "Make room (the message says how much is free), then run the same command again: nothing is lost."
+
+
+class ReadOnly(RunFailed):
+    """Raised when the file system of the store or the mixes becomes read-only while a run writes to it."""
+
+    remedy = "Disks become read-only after errors: look at the system's log, mount it writable, run the command again."
+
+
+class StoreLost(RunFailed):
+    """Raised when files that the run made or read before are gone: the store was deleted or cleaned meanwhile."""
+
+    remedy = "Run the same command again: what was lost is made again. Nothing should clean a store that is in use."
+    gone: str = ""
+    """One of the files."""
+
+
 class TooMuchQuarantined(RunFailed):
     """Raised when more rows or files are in the quarantine than `max_quarantine_fraction` allows."""
 
     remedy = (
         "The message counts the reasons, the table below explains them. Mend the input, or raise the limit: what is "
         "done is not done again."
+    )
+
+
+class StoreInUse(RunFailed):
+    """Raised when `mixwright gc` meets a run that uses the store, or cannot tell whether a mix still needs it."""
+
+    remedy = (
+        "Wait until that run has ended, or end it; make the mix reachable. Until then nothing is removed: what a run "
+        "or a kept mix needs is never in danger."
     )
 
 

@@ -10,8 +10,8 @@ import typer
 import yaml
 from rich.table import Table
 
-from flows.cli_mixes import explain, report, verify
-from flows.cli_operating import train_pocket
+from flows.cli_mixes import explain, export, report, verify
+from flows.cli_operating import gc, serve, train_pocket
 from flows.terminal import Settings, exit_unless_completed, out, quieten, told_plainly
 
 if TYPE_CHECKING:
@@ -72,6 +72,7 @@ def check(config: Annotated[Path, typer.Argument(help="YAML configuration.")], s
         from configs import loading
         from configs.errors import InputError
         from flows.forecast import emptiness
+        from flows.nights import changes_ahead
         from flows.pipeline import examine
         from flows.taking import stop_if_too_many_are_damaged
 
@@ -91,7 +92,7 @@ def check(config: Annotated[Path, typer.Argument(help="YAML configuration.")], s
         lines = [
             f"damaged, will be quarantined as a whole: {name}: {why}" for name, why in sorted(found.damaged.items())
         ]
-        for line in [*emptiness(settled, found), *lines]:
+        for line in [*changes_ahead(settled, found), *emptiness(settled, found), *lines]:
             out.print(line, style="yellow", highlight=False, markup=False, soft_wrap=True)
 
 
@@ -177,7 +178,7 @@ def _show_plan(config: Any) -> None:
         out.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-for command in (report, verify, explain, train_pocket):
+for command in (report, verify, explain, export, serve, gc, train_pocket):
     app.command(name=command.__name__.replace("_", "-"))(command)
 
 

@@ -18,8 +18,9 @@ from flows.pipeline import Mix
 from flows.pipeline import curate as curate_plainly
 from flows.reaching import reaching
 from flows.runners import prefect_runner
+from flows.watching import PrefectWatch
 from tasks.report.markdown import funnel
-from tasks.report.pages import facts
+from tasks.report.pages import facts, plots
 
 NO_LOGIN = r"^(([^:@/]+::)*[^:@/]+://[^/@]*|[^:@/]*)(/.*)?$"
 """No user and password in a URL: what the form's schema refuses makes no run that would keep it.
@@ -87,9 +88,10 @@ def curate(
     try:
         config = resolve(preset, input, name, budget, batch_size, seed, workers, overrides)
         if preset == "demo" and not input:
-            _make_demo_input(config, logger)
+            make_demo_input(config, logger)
+        watch = PrefectWatch(config.name)
         with prefect_runner(config.runner) as runner:
-            mix = curate_plainly(config, runner, logger.info)
+            mix = curate_plainly(config, runner, logger.info, watch)
     except (RunFailed, ValueError, OSError) as error:
         return Failed(message=str(error))
     if mix.card:
@@ -99,13 +101,14 @@ def curate(
 
 @reaching
 def _make_artifacts(config: Curate, mix: Mix) -> None:
-    create_markdown_artifact(key="mix-card", markdown=mix.card, description=f"{config.name}: what the run did")
+    card = f"{mix.card}\n{plots(mix.url)}"
+    create_markdown_artifact(key="mix-card", markdown=card, description=f"{config.name}: what the run did")
     lines = funnel(facts(mix.url))
     create_table_artifact(key="mix-funnel", table=lines, description=f"{config.name}: rows stage by stage")
 
 
 @reaching
-def _make_demo_input(config: Curate, logger: logging.Logger | logging.LoggerAdapter[Any]) -> None:
+def make_demo_input(config: Curate, logger: logging.Logger | logging.LoggerAdapter[Any]) -> None:
     from flows.openmoji import write_openmoji
 
     folder = config.inputs[0].path

@@ -11,11 +11,14 @@ import numpy as np
 import pyarrow as pa
 
 from configs.errors import Defect, RunFailed
+from flows import losses
+from flows.comparing import changes_since, parent_of
 from flows.planning import Planned
 from flows.reporting import report, report_again, subject_of
 from flows.run import HEAVY, Run
 from flows.stages import timed
-from storage import files, manifests
+from flows.watching import PUBLISHED
+from storage import files, manifests, mixes
 from storage.exchange import spilled
 from storage.fingerprints import fingerprint, versions
 from storage.shards import Shard
@@ -48,6 +51,8 @@ class Plan:
     sample: Step
     mixed: dict[str, Any]
     sampled: dict[str, Any]
+    reuses: dict[str, Any]
+    """What else of the store a rerun would use, see `flows.nights.reused`."""
 
 
 def emit(run: Run, plan: Plan) -> tuple[str, dict[str, Any], str]:
@@ -59,6 +64,7 @@ def emit(run: Run, plan: Plan) -> tuple[str, dict[str, Any], str]:
     url = files.join(run.config.emit.out, run.config.name, plan.version)
     if is_whole(url):
         run.log(f"emit: version {plan.version} is there already")
+        mixes.register(run.config.store, url, run.config.name, plan.version)
         manifests.point_latest(files.join(run.config.emit.out, run.config.name), plan.version)
         manifest = manifests.read(url)
         return url, manifest, report_again(run, plan, url, manifest)
@@ -130,6 +136,9 @@ def write_all(run: Run, plan: Plan, step: Step, layout: Layout) -> Counter[str]:
 
 def publish(run: Run, plan: Plan, step: Step, url: str, tally: Counter[str]) -> tuple[str, dict[str, Any], str]:
     """Check the sums, write report, card and manifest, then drop what the emit step left in the store."""
+    # Rows that were quarantined or dropped would be in the mix if what says so had been lost since.
+    digests = {shard.digest for shard in plan.every}
+    losses.check_made(run.config.store, [(one, digests) for one in (plan.ingest, *(p.step for p in plan.planned))])
     emitted, parts = tally.pop("used"), tally.pop("parts")
     counts = {o: sum(n for key, n in tally.items() if key.startswith(o)) for o in ("kept", "dropped", "quarantined")}
     counts |= {"rows_in": sum(entry.rows for entry in plan.entries), "emitted": emitted, "parts": parts}
@@ -139,16 +148,28 @@ def publish(run: Run, plan: Plan, step: Step, url: str, tally: Counter[str]) -> 
         uses = f"{emitted} uses are in the ledger, {plan.sampled['rows']} in the batch plan"
         raise Defect(f"{uses}; the mix is not published")
     manifest = manifest_of(run, plan, step, url, counts)
+    losses.check_written(run.config, url, manifest["files"])
     subject = subject_of(run, plan, url)
+    before = parent_of(run, plan)
+    manifest["parent"] = before and before["version"]
+    manifest["changes"] = before and changes_since(run, plan, subject, before, manifest)
     markdown = report(run, plan, subject, manifest, {})
     files.write_bytes(files.join(url, "README.md"), card(manifest).encode())
     manifest["files"]["README.md"] = manifests.file_facts(files.join(url, "README.md"))
+    mixes.register(run.config.store, url, run.config.name, plan.version)  # first: from then on cleaning knows of it
     manifests.publish(url, manifest)
     if emitted:
         manifests.point_latest(files.join(run.config.emit.out, run.config.name), plan.version)
+        run.watch.event(PUBLISHED, published(url, manifest))
     for done in (step, subject.step):
         files.remove(done.url)
     return url, manifest, markdown
+
+
+def published(url: str, manifest: dict[str, Any]) -> dict[str, Any]:
+    """What the event says of a mix: enough for a training job to begin."""
+    facts = {key: manifest[key] for key in ("name", "version", "parent")}
+    return {"url": files.absolute(url), **facts, **manifest["counts"], **manifest["batches"]}
 
 
 def manifest_of(run: Run, plan: Plan, step: Step, url: str, counts: dict[str, int]) -> dict[str, Any]:
@@ -187,6 +208,7 @@ def manifest_of(run: Run, plan: Plan, step: Step, url: str, counts: dict[str, in
                 ("sample", plan.sample),
             ]
         ],
+        "reuses": plan.reuses,
         "versions": versions(("mixwright", "numpy", "pyarrow", "torch", "open_clip_torch", "pillow")),
         "files": listed,
     }

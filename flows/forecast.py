@@ -7,6 +7,7 @@ from typing import Any
 
 from configs.curate import Curate
 from flows.freezing import frozen_url
+from flows.nights import changes_ahead
 from flows.pipeline import examine, plan_per_shard
 from flows.planning import ingest_step, mix_step, planned_draws, sample_step
 from flows.planning import select_steps as plan_selects
@@ -51,12 +52,12 @@ def forecast(config: Curate) -> Forecast:
     steps = _most_draws(config, total) // config.sample.superbatch
     emitted = steps * config.sample.batch_size
     lines = [
-        f"{len(found.entries)} files, {total:,} rows, {_bytes(size)}; {len(new)} files are new or have changed",
+        f"{len(found.entries)} files, {total:,} rows, {in_bytes(size)}; {len(new)} files are new or have changed",
         *_waiting(found),
-        f"at most {emitted:,} rows emitted, about {_bytes(round(size / max(1, total) * emitted))}, in "
+        f"at most {emitted:,} rows emitted, about {in_bytes(round(size / max(1, total) * emitted))}, in "
         f"{files.join(config.emit.out, config.name)}; emitting needs as much again in {config.store} for a while",
     ]
-    lines += emptiness(config, found)
+    lines += [*changes_ahead(config, found), *emptiness(config, found)]
     lines += [f"cannot be read: {name}: {why}" for name, why in sorted(found.unreadable.items())]
     lines += [f"damaged, will be quarantined as a whole: {name}: {why}" for name, why in sorted(found.damaged.items())]
     return Forecast(table, lines)
@@ -84,7 +85,7 @@ def _waiting(found: Scan) -> list[str]:
     units = found.waiting
     if not units:
         return []
-    size = _bytes(sum(unit.size for unit in units))
+    size = in_bytes(sum(unit.size for unit in units))
     return [f"{len(units)} units, {size}, are converted to Parquet first; their rows are not in these figures"]
 
 
@@ -129,7 +130,8 @@ def _global_row(label: str, step: Step | None) -> Row:
     return (label, step.kind if step else "", "-" if done else "all", "done" if done else "-", "-")
 
 
-def _bytes(size: float) -> str:
+def in_bytes(size: float) -> str:
+    """Bytes in a unit that suits them."""
     for unit in ("B", "kB", "MB", "GB"):
         if size < 1000:
             return f"{size:,.0f} {unit}" if unit == "B" else f"{size:,.1f} {unit}"

@@ -111,11 +111,11 @@ def mine(run: Run, section: Any, view: View, every: list[Shard], url: str) -> No
     about = url.removesuffix(".npz") + ".json"
     if files.exists(url) and not section.remine and not states.is_empty(states.load(url)):
         if files.exists(about) and files.read_json(about) != settings:
-            run.notes.append(
+            run.warn(
+                "vocabulary",
                 f"the vocabulary {section.name or run.config.name!r} was mined with {files.read_json(about)}, which "
-                f"is not what the configuration says now: set `annotate.remine`, or another `annotate.name`"
+                f"is not what the configuration says now: set `annotate.remine`, or another `annotate.name`",
             )
-            run.log(run.notes[-1])
         return
     run.stop_if_failed()
     run.log("annotate: mining the vocabulary")
@@ -131,5 +131,4 @@ def mine(run: Run, section: Any, view: View, every: list[Shard], url: str) -> No
             raise RunFailed(f"mining the vocabulary failed: {error}") from error
     if states.is_empty(states.load(url)):
         lacking = " that is frequent enough (`annotate.min_count`)" if hasattr(section, "min_count") else ""
-        run.notes.append(f"mining found no concept{lacking}: no row has concepts")
-        run.log(run.notes[-1])
+        run.warn("no-concepts", f"mining found no concept{lacking}: no row has concepts")

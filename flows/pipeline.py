@@ -11,8 +11,10 @@ import numpy as np
 
 from configs.curate import Curate
 from configs.errors import ConfigError, PlaceError, StageError, TooMuchQuarantined
-from flows import stages
+from flows import clusters, stages
 from flows.emitting import Plan, emit
+from flows.losses import Made, check_made, check_taken, losses_told
+from flows.nights import reused, tell_changes
 from flows.planning import (
     Planned,
     annotate_step,
@@ -27,12 +29,15 @@ from flows.planning import (
 )
 from flows.reaching import reaching
 from flows.run import Run
-from flows.runners import Runner
+from flows.runners import IdleRunner, Runner
 from flows.scanning import Scan, check_schemas, scan
 from flows.stages import timed
 from flows.taking import Known, convert, known_shards, take_in
-from storage import files, objects
+from flows.watching import Watch
+from storage import files, together
+from storage.leases import Lease
 from storage.ledger import DAMAGED_FILE
+from storage.shards import Shard
 from storage.view import View
 from tasks.annotate import vocabularies
 from tasks.ingest import PROVIDES
@@ -127,9 +132,10 @@ def stop_if_too_much_is_quarantined(run: Run, view: View, known: Known) -> None:
     """
     limit = run.config.max_quarantine_fraction * sum(shard.rows for shard in known.entries)
     lost = sum(shard.rows for shard in known.entries if shard.file in known.damaged)
-    with objects.threads(8) as pool:
-        counts = pool.map(lambda s: sum(step.facts(s.digest)["failures"] for step in view.failing), known.every)
-        failing = {s: count for s, count in zip(known.every, counts, strict=True) if count}
+    failing: Counter[Shard] = Counter()
+    for step in view.failing:
+        facts = together.facts(step, [shard.digest for shard in known.every])
+        failing.update({s: one["failures"] for s, one in zip(known.every, facts, strict=True) if one["failures"]})
     if lost + sum(failing.values()) <= limit:
         return
     reasons: Counter[str] = Counter({DAMAGED_FILE: lost} if lost else {})
@@ -153,6 +159,7 @@ def examine(config: Curate) -> tuple[Scan, list[Planned]]:
     Raises:
         MixwrightError: Of the kind that says what is wrong: `StageError`, `ColumnError`, `PlaceError`, …
     """
+    clusters.check(config)
     planned, view = plan_per_shard(config, None)
     _, view = select_steps(config, view, [])
     planned.append(sample_step(config, view, ingest_step(config)))
@@ -170,24 +177,41 @@ def examine(config: Curate) -> tuple[Scan, list[Planned]]:
 
 
 @reaching
-def curate(config: Curate, runner: Runner, log: Callable[[str], None]) -> Mix:
-    """Curate one mix.
+def curate(config: Curate, runner: Runner, log: Callable[[str], None], watch: Watch | None = None) -> Mix:
+    """Curate one mix; `watch` is told how far it is.
 
     Raises:
         MixwrightError: The configuration or the input is refused; nothing was done.
         RunFailed: Some work failed; what was finished stays, a rerun goes on from there.
     """
-    run = Run(config, runner, log)
+    made: Made = []
+    with lease_of(config, runner, log) as lease, losses_told(config, made):
+        return _curate(Run(config, runner, log, watch), made, lease)
+
+
+def lease_of(config: Curate, runner: Runner, log: Callable[[str], None]) -> Lease:
+    """The right to use the store, not yet taken; who only looks whether there is work does not wait for it."""
+    return Lease(config.store, config.name, log, wait=not isinstance(runner, IdleRunner))
+
+
+def _curate(run: Run, made: Made, lease: Lease) -> Mix:
+    """See `curate`; `made` grows by what is finished."""
+    config = run.config
+    lease.take_if_there()  # before the first listing; else after what may be refused
     found, planned = examine(config)
+    lease.take()
     with timed(run, "ingest"):
         if found.pending:
             found = convert(run, found)
             # Before the shards are read: a column of a wrong type is told, never taken for damage.
             check_schemas(config, found, planned, score_columns(config, planned))
         take_in(run, found)
+    check_taken(run, found)
     schema = check_schemas(config, found, planned, score_columns(config, planned))
     known = known_shards(found)
     every = known.every
+    made.append((ingest_step(config), {shard.digest for shard in every}))
+    tell_changes(run, known)
     view = input_view(config).after(ingest_step(config), PROVIDES)
     done: list[Planned] = []
     if config.embed:
@@ -201,6 +225,8 @@ def curate(config: Curate, runner: Runner, log: Callable[[str], None]) -> Mix:
     scores, view = score_steps(config, view)
     stages.score(run, scores, every)
     run.stop_if_failed()
+    made += [(one.step, {shard.digest for shard in every}) for one in [*done, *scores]]
+    check_made(config.store, made)
     stop_if_too_much_is_quarantined(run, view, known)
 
     selects, view = select_steps(config, view, every)
@@ -211,7 +237,7 @@ def curate(config: Curate, runner: Runner, log: Callable[[str], None]) -> Mix:
     sampled = stages.sample(run, sampling, mixing.step, mixed["draws"], every)
     survivors = sum(mixed["rows"])
     if survivors and mixed["draws"] > survivors:
-        run.notes.append(f"{mixed['draws']:,} draws from {survivors:,} rows: rows repeat")
+        run.warn("repeats", f"{mixed['draws']:,} draws from {survivors:,} rows: rows repeat")
 
     writing = emit_step(config, view, sampling.step, known.entries, ingest_step(config))
     plan = Plan(
@@ -229,6 +255,47 @@ def curate(config: Curate, runner: Runner, log: Callable[[str], None]) -> Mix:
         sample=sampling.step,
         mixed=mixed,
         sampled=sampled,
+        reuses=reused(config, found),
     )
     url, manifest, card = emit(run, plan)
     return Mix(url, manifest, card, run.seconds, run.task_runs)
+
+
+@reaching
+def embed(config: Curate, runner: Runner, log: Callable[[str], None], watch: Watch | None = None) -> str:
+    """Take in and embed what `curate` of the same configuration would, and stop there; returns one sentence about it.
+
+    Raises:
+        MixwrightError: The configuration or the input is refused; nothing was done.
+        RunFailed: Some work failed; what was finished stays, a rerun goes on from there.
+    """
+    if not config.embed:
+        raise StageError("the configuration has no section `embed`, so there is nothing to embed ahead of a curation")
+    made: Made = []
+    with lease_of(config, runner, log) as lease, losses_told(config, made):
+        return _embed(Run(config, runner, log, watch), made, lease)
+
+
+def _embed(run: Run, made: Made, lease: Lease) -> str:
+    """See `embed`; the beginning is that of `_curate`."""
+    config = run.config
+    lease.take_if_there()
+    found, planned = examine(config)
+    lease.take()
+    with timed(run, "ingest"):
+        if found.pending:
+            found = convert(run, found)
+            check_schemas(config, found, planned, score_columns(config, planned))
+        take_in(run, found)
+    check_taken(run, found)
+    check_schemas(config, found, planned, score_columns(config, planned))
+    every = known_shards(found).every
+    one, _ = embed_step(config, input_view(config).after(ingest_step(config), PROVIDES))
+    digests = {shard.digest for shard in every}
+    waiting = len(digests - one.step.committed())
+    stages.embed(run, one, every)
+    run.stop_if_failed()
+    made += [(ingest_step(config), digests), (one.step, digests)]
+    check_made(config.store, made)
+    rows = sum(shard.rows for shard in every)
+    return f"{waiting} of {len(every)} shards embedded, the others were before: {rows:,} rows in {config.store}"

@@ -54,8 +54,7 @@ def report(run: Run, plan: Plan, subject: Subject, manifest: dict[str, Any], ear
         values = {name: [one["value"] for one in cuts if one["score"] == name] for name in subject.scores}
         chosen = run.once(choose_shown, subject=subject, block_count=len(cut), cuts=values)
         for warning in chosen["warnings"]:
-            run.notes.append(warning)
-            run.log(f"report: {warning}")
+            run.warn("batches", warning)
         if chosen["more"] or chosen["less"]:
             run.each(find_blocks, "blocks", cut, subject=subject)
             run.once(choose_examples, subject=subject, block_count=len(cut))
@@ -145,11 +144,11 @@ def summarise(
         tally.update(one["tally"])
         sizes.update(one["sizes"])
     if 2 * sizes["bare"] > sizes["annotated"]:
-        run.notes.append(
+        run.warn(
+            "no-concepts",
             f"{sizes['bare']:,} of {sizes['annotated']:,} annotated rows have no concept: what goes by concepts "
-            "(`select: balance`, `sample: cabs_dm`) takes them last or not at all; see `annotate`"
+            "(`select: balance`, `sample: cabs_dm`) takes them last or not at all; see `annotate`",
         )
-        run.log(f"report: {run.notes[-1]}")
     counts, seconds = manifest["counts"], {stage: round(seconds, 3) for stage, seconds in run.seconds.items()}
     return {
         **{key: manifest[key] for key in ("name", "version", "seed", "batches", "versions")},
@@ -162,6 +161,7 @@ def summarise(
         "files": [{"file": f, "reason": DAMAGED_FILE, "detail": why} for f, why in sorted(plan.damaged.items())],
         "groups": groups(plan),
         "pictured": IMAGE in plan.view.inputs,
+        "changes": manifest.get("changes"),
         "notes": list(dict.fromkeys([*earlier.get("notes", []), *run.notes])),
         "seconds": earlier.get("seconds") or seconds,
         "read": bytes_read(plan, sizes),

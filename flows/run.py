@@ -11,6 +11,7 @@ from prefect import Task
 from configs.curate import Curate
 from configs.errors import ShardsFailed
 from flows.runners import Runner
+from flows.watching import WARNING, Unwatched, Watch
 from tasks.groups import ItemsFailed
 
 HEAVY, LIGHT = 16, 6
@@ -20,8 +21,11 @@ HEAVY, LIGHT = 16, 6
 class Run:
     """What every stage of one run shares."""
 
-    def __init__(self, config: Curate, runner: Runner, log: Callable[[str], None]) -> None:
+    def __init__(self, config: Curate, runner: Runner, log: Callable[[str], None], watch: Watch | None = None) -> None:
         self.config, self.runner, self.log = config, runner, log
+        self.watch: Watch = watch or Unwatched()
+        self.stage = ""
+        """What is being done, as `timed` of `flows.stages` says it."""
         self.failed: dict[str, str] = {}
         """Input files that a per-shard stage could not process, and why."""
         self.seconds: dict[str, float] = {}
@@ -54,7 +58,7 @@ class Run:
             calls.append({**shared, name: group, "label": f"{which} of {len(items)}"})
             first = last + 1
         failed: list[tuple[str, str]] = []
-        for outcome in self.runner.run(task, calls, self._progress(task.name, calls)):
+        for outcome in self.runner.run(task, calls, self._progress(task.name, calls, most > LIGHT)):
             if isinstance(outcome, ItemsFailed):
                 failed += outcome.failed
             elif isinstance(outcome, BaseException):
@@ -71,22 +75,29 @@ class Run:
             raise outcome
         return outcome
 
-    def _progress(self, name: str, calls: list[dict[str, Any]]) -> Callable[[int], None]:
-        """Log the last task of a step, and of long steps one task a second."""
+    def _progress(self, name: str, calls: list[dict[str, Any]], heavy: bool) -> Callable[[int], None]:
+        """Tell of groups that have ended: a longer bar in the UI, a line in the log; of light work one line a second."""
         started = told = time.perf_counter()
         ended = 0
+        where = self.stage if self.stage.split("/")[0] == name else f"{self.stage}, {name}"
+        self.watch.progress(self.stage, name, 0, len(calls))
 
         def done(index: int) -> None:
-            nonlocal told, ended
+            nonlocal ended, told
             ended += 1
             now = time.perf_counter()
-            if ended == len(calls) or now - told >= 1:
+            if heavy or ended == len(calls) or now - told >= 1:
                 told = now
-                self.log(
-                    f"  {name}: {ended} of {len(calls)} tasks, last {calls[index]['label']}, {now - started:.1f} s"
-                )
+                self.log(f"  {where}: {calls[index]['label']}, {ended} of {len(calls)} tasks, {now - started:.1f} s")
+            self.watch.progress(self.stage, name, ended, len(calls))
 
         return done
+
+    def warn(self, kind: str, text: str) -> None:
+        """Say what its reader may want to change: in the log, in the report, and as an event for automations."""
+        self.notes.append(text)
+        self.log(text)
+        self.watch.event(f"{WARNING}.{kind}", {"message": text, "stage": self.stage})
 
     def stop_if_failed(self) -> None:
         """End the run if a shard failed: what follows needs all of them.

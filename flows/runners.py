@@ -1,15 +1,20 @@
-"""Where tasks run: on threads under Prefect, or plainly in this process."""
+"""Where tasks run: under Prefect on threads or on a cluster, or plainly in this process."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from itertools import islice
+from queue import SimpleQueue
 from typing import Any, Protocol
 
 from prefect import Task
-from prefect.futures import as_completed
 from prefect.task_runners import ThreadPoolTaskRunner
+from prefect.utilities.annotations import opaque
+
+from configs.errors import RunFailed
+from configs.runner import Runner as Settings
 
 Outcome = Any
 """What a task returned, or the exception that ended it."""
@@ -24,18 +29,75 @@ class Runner(Protocol):
 
 
 class PrefectRunner:
-    """Task runs under the current flow run, on a pool of Prefect's."""
+    """Task runs under the current flow run, on a pool of Prefect's, at most `most` of them at once."""
 
-    def __init__(self, pool: Any) -> None:
-        self._pool = pool
+    def __init__(self, pool: Any, most: int) -> None:
+        self._pool, self._most = pool, most
 
     def run(self, task: Task[..., Any], calls: list[dict[str, Any]], done: Callable[[int], None]) -> list[Outcome]:
-        """See `Runner`."""
-        futures = [self._pool.submit(task, parameters=call) for call in calls]
-        index = {future.task_run_id: i for i, future in enumerate(futures)}
-        for future in as_completed(futures):
-            done(index[future.task_run_id])
-        return [future.result(raise_on_failure=False) for future in futures]
+        """See `Runner`.
+
+        Not more is submitted than may run: what waits for its turn would run on in a cluster whose flow has ended.
+        """
+        outcomes: list[Outcome] = [None] * len(calls)
+        ended: SimpleQueue[Any] = SimpleQueue()
+        index: dict[Any, int] = {}
+        waiting = iter(enumerate(calls))
+
+        def submit(count: int) -> None:
+            for number, call in islice(waiting, count):
+                future = self._submit(task, call)
+                index[future.task_run_id] = number
+                future.add_done_callback(ended.put)
+
+        submit(self._most)
+        for _ in calls:
+            future = ended.get()
+            number = index[future.task_run_id]
+            outcomes[number] = self._outcome(future)
+            submit(1)
+            done(number)
+        return outcomes
+
+    def _submit(self, task: Task[..., Any], call: dict[str, Any]) -> Any:
+        # Prefect would look for futures in every field of every shard: 40 s a task for 100,000 of them.
+        hidden = {name: opaque(value) if isinstance(value, list) else value for name, value in call.items()}
+        return self._pool.submit(task, parameters=hidden)
+
+    def _outcome(self, future: Any) -> Outcome:
+        return future.result(raise_on_failure=False)
+
+
+class ClusterRunner(PrefectRunner):
+    """The same on the workers of a Ray or Dask cluster, which `start` makes ready when there is something to do."""
+
+    def __init__(self, start: Callable[[], Any], config: Settings) -> None:
+        super().__init__(None, config.workers)
+        self._start, self._config = start, config
+
+    def _submit(self, task: Task[..., Any], call: dict[str, Any]) -> Any:
+        from flows import clusters
+
+        self._pool = self._pool or self._start()
+        pinned = {name: clusters.pinned(value) for name, value in call.items()}
+        with clusters.asking(self._config, pinned):
+            return super()._submit(task, pinned)
+
+    def _outcome(self, future: Any) -> Outcome:
+        """The outcome; a worker that is gone for good is an error in one sentence, not one of Ray's or Dask's."""
+        from flows import clusters
+
+        gone = clusters.lost(self._config)
+        try:
+            outcome = super()._outcome(future)
+        except gone as error:
+            outcome = error
+        if not isinstance(outcome, gone):
+            return outcome
+        why = f"{type(outcome).__name__}: {str(outcome).strip().splitlines()[0]}"
+        return RunFailed(
+            f"a worker of the {self._config.kind} cluster was lost at its work ({why}); rerun, what is done stays done"
+        )
 
 
 class WorkLeft(Exception):
@@ -76,8 +138,14 @@ class PlainRunner:
 
 
 @contextmanager
-def prefect_runner(config: Any) -> Iterator[PrefectRunner]:
-    """The runner that `config` (`configs.curate.Runner`) names; only inside a flow run."""
-    pool: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=config.workers)
-    with pool:
-        yield PrefectRunner(pool)
+def prefect_runner(config: Settings) -> Iterator[PrefectRunner]:
+    """The runner that `config` names; only inside a flow run."""
+    if config.kind == "threads":
+        pool: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=config.workers)
+        with pool:
+            yield PrefectRunner(pool, config.workers)
+        return
+    from flows import clusters
+
+    with ExitStack() as stack:
+        yield ClusterRunner(lambda: stack.enter_context(clusters.cluster(config)), config)

@@ -13,7 +13,7 @@ from configs.curate import Curate
 from configs.errors import ColumnError
 from configs.inputs import Columns
 from flows.planning import Planned, conversion_step
-from storage import objects, shards
+from storage import objects, shards, together
 from storage.broken import BrokenFile, parquet_errors
 from storage.naming import Naming
 from storage.shards import InputFile, Memory
@@ -43,6 +43,8 @@ class Scan:
     schemas: dict[str, pa.Schema] = field(default_factory=dict)
     """File or pending unit -> its columns, under the run's names."""
     rows: dict[str, int] = field(default_factory=dict)
+    converted: dict[str, list[str]] = field(default_factory=dict)
+    """Conversion in the store (`ingest/<kind>/<fingerprint>`) -> its units that are in the input."""
     damaged_units: list[tuple[InputFile, str]] = field(default_factory=list)
     """Units whose conversion found them damaged, and why."""
     damaged: dict[str, str] = field(default_factory=dict)
@@ -104,8 +106,9 @@ def _list(config: Curate, section: Any, number: int, found: Scan, pool: ThreadPo
             done.append((unit, name))
         else:
             left.append(unit)
-    for (unit, _), facts in zip(done, pool.map(lambda one: step.facts(one[1]), done), strict=True):
+    for (unit, _), facts in zip(done, together.facts(step, [name for _, name in done]), strict=True):
         _add_converted(found, number, unit, step, facts)
+    found.converted.setdefault(f"{step.stage}/{step.kind}/{step.fingerprint}", []).extend(name for _, name in done)
     if left:
         found.pending[number] = left
     for unit in left[:PEEKED]:
@@ -147,7 +150,7 @@ def _renamed(entry: InputFile, schema: pa.Schema) -> pa.Schema:
 def _recall(config: Curate, found: Scan, pool: ThreadPoolExecutor) -> None:
     """What is remembered of the shards; of others the footer is read."""
     memory = Memory(config.store)
-    for entry, known in zip(found.entries, pool.map(memory.recall, found.entries), strict=True):
+    for entry, known in zip(found.entries, memory.recall_all(found.entries), strict=True):
         if known:
             found.facts[entry.file] = known
     decoded: dict[tuple[str, Naming], pa.Schema] = {}

@@ -13,7 +13,7 @@ from configs.errors import RunFailed
 from flows.freezing import frozen_state
 from flows.planning import Planned, annotate_step, planned_draws
 from flows.run import HEAVY, Run
-from storage import files
+from storage import files, together
 from storage.exchange import PARTITION_ROWS, Gathering, spilled
 from storage.fingerprints import digest
 from storage.shards import Shard
@@ -42,10 +42,11 @@ from tasks.select.task import (
 
 @contextmanager
 def timed(run: Run, stage: str) -> Iterator[None]:
-    """Add the block's wall time to the stage."""
-    started = perf_counter()
+    """Add the block's wall time to the stage, and tell who looks on where the run is."""
+    started, run.stage = perf_counter(), stage
     try:
         yield
+        run.watch.progress(stage, "", 0, 0)
     finally:
         run.seconds[stage] = run.seconds.get(stage, 0.0) + perf_counter() - started
 
@@ -151,7 +152,7 @@ def select_one(run: Run, planned: Planned, every: list[Shard]) -> dict[str, Any]
         run.each(decide_buckets, "buckets", undecided, HEAVY, sources=sources, **common)
         # `buckets` names the decided buckets; the groups are of shards.
         run.each(collect_decisions, "shards", todo, step=step, buckets=buckets, every=every)
-    facts = [step.facts(shard.digest) for shard in every]
+    facts = together.facts(step, [shard.digest for shard in every])
     reasons: dict[str, int] = {}
     for one in facts:
         for reason, rows in one["reasons"].items():
@@ -197,8 +198,7 @@ def sample(run: Run, planned: Planned, mixed: Step, draws: int, every: list[Shar
     """Pick the batches."""
     facts = run_global(run, planned.step, planned.label, lambda: pick_all(run, planned, mixed, draws, every))
     if facts["unseen"]:
-        run.notes.append(f"`sample.targets` names what is in no superbatch: {facts['unseen']}")
-        run.log(run.notes[-1])
+        run.warn("targets", f"`sample.targets` names what is in no superbatch: {facts['unseen']}")
     return facts
 
 

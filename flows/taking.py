@@ -8,6 +8,7 @@ from configs.errors import TooMuchQuarantined
 from flows.planning import conversion_step, ingest_step
 from flows.run import HEAVY, Run
 from flows.scanning import Scan, scan
+from flows.watching import WARNING
 from storage import files
 from storage.shards import InputFile, Memory, Shard, schema_of, shard_digest
 from tasks.groups import ItemsFailed
@@ -111,8 +112,7 @@ def take_in(run: Run, found: Scan) -> None:
     except ItemsFailed as error:
         run.failed |= dict(error.failed)
     memory = Memory(config.store)
-    for entry in todo:
-        known = memory.recall(entry)
+    for entry, known in zip(todo, memory.recall_all(todo), strict=True):
         if known:
             found.facts[entry.file] = known
             if known.get("broken"):
@@ -128,6 +128,9 @@ def take_in(run: Run, found: Scan) -> None:
 
 def _tell_damaged(run: Run, found: Scan) -> None:
     """Say which files are quarantined as a whole; fail if they are too many."""
+    if found.damaged:
+        told = {"files": len(found.damaged), "first": min(found.damaged), "stage": run.stage}
+        run.watch.event(f"{WARNING}.damaged-files", told)
     for file, why in sorted(found.damaged.items())[:MOST_TOLD]:
         run.log(f"quarantined as a whole: {file}: {why}")
     if len(found.damaged) > MOST_TOLD:

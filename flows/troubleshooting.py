@@ -1,4 +1,4 @@
-"""The README's troubleshooting, made from the catalogue of errors and from the reasons that methods declare."""
+"""docs/troubleshooting.md, made from the catalogue of errors and from the reasons that methods declare."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from configs.catalogue import all_reasons
 from configs.errors import catalogue
 
-BEGIN, END = "<!-- made by `python -m flows.troubleshooting README.md` -->", "<!-- end -->"
+BEGIN, END = "<!-- made by `python -m flows.troubleshooting docs/troubleshooting.md` -->", "<!-- end -->"
 
 
 def markdown() -> str:

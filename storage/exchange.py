@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from storage import files
+from storage import files, together
 from storage.shards import as_binary
 from storage.steps import Step
 
@@ -105,8 +105,9 @@ class Gathering:
     def __init__(self, step: Step, exchange: str, sources: list[str]) -> None:
         self._folder = step.file(f"spill/{exchange}")
         self._batches: dict[int, list[tuple[str, list[int]]]] = {}
+        found = together.read(self._folder, [f"{source}.json" for source in sources])
         for source in sources:
-            for bucket, batches in files.read_json(f"{self._folder}/{source}.json").items():
+            for bucket, batches in found[f"{source}.json"].items():
                 self._batches.setdefault(int(bucket), []).append((source, batches))
 
     def buckets(self) -> list[int]:

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
-from storage import objects
+from storage import faults, objects
 from storage.objects import Told
 
 DAY = 86_400
@@ -118,6 +118,10 @@ def publishing(url: str) -> Iterator[pa.NativeFile]:
 
     Local: a temporary in the same folder, flushed to disk, then renamed. Object stores make an object visible when
     its upload is complete; there the commit object, written last, alone decides.
+
+    Raises:
+        PlaceFull, ReadOnly: The local disk takes nothing more.
+        OSError: Anything else that the system says.
     """
     fs, path = filesystem(url)
     if isinstance(fs, MemoryFileSystem):
@@ -137,8 +141,15 @@ def publishing(url: str) -> Iterator[pa.NativeFile]:
             raw.abandon()
             raise
         return
+    with faults.writing(path), _local(path) as file:
+        yield file
+
+
+@contextmanager
+def _local(path: str) -> Iterator[pa.NativeFile]:
+    """See `publishing`; an interrupt (Ctrl-C, a cancelled run) takes the temporary away as well."""
     folder, name = path.rsplit("/", 1)
-    fs.makedirs(folder or "/", exist_ok=True)
+    os.makedirs(folder or "/", exist_ok=True)
     scratch = f"{folder}/{_scratch_name(name)}"
     try:
         with pa.OSFile(scratch, "wb") as file:
@@ -147,7 +158,7 @@ def publishing(url: str) -> Iterator[pa.NativeFile]:
             os.fsync(written.fileno())
         os.replace(scratch, path)
     finally:
-        if os.path.exists(scratch):
+        with suppress(OSError):  # gone with its folder, or on a disk that is read-only by now: swept later
             os.unlink(scratch)
 
 

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
 from configs.errors import InputError
-from storage import files
+from storage import files, together
 from storage.fingerprints import digest, fingerprint
 from storage.naming import AS_IT_IS, Naming
 
@@ -148,13 +148,21 @@ class Memory:
 
     def recall(self, entry: InputFile) -> dict[str, Any] | None:
         """What is known of the file as it is listed now; None if it is new or has changed."""
-        name = _note_of(entry)
-        if name not in self._known:
-            return None
-        facts: dict[str, Any] = files.read_json(files.join(self._folder, name))
-        if facts.get("broken") and facts["pyarrow"] != pa.__version__:
-            return None  # another version may read what this one could not
-        return facts if (facts["size"], facts["stamp"]) == (entry.size, entry.stamp) else None
+        return self.recall_all([entry])[0]
+
+    def recall_all(self, entries: Sequence[InputFile]) -> list[dict[str, Any] | None]:
+        """`recall` of each of `entries`, read together where they are many."""
+        names = [_note_of(entry) for entry in entries]
+        copy = together.stored(self._folder) if len(names) > together.FEW else {}
+        # Notes change with their files: one that no longer fits is read itself.
+        fitting = {n for n, entry in zip(names, entries, strict=True) if n in copy and _fits(copy[n], entry)}
+        fresh = together.read_each(self._folder, sorted({n for n in names if n in self._known} - fitting))
+        if len(fresh) > together.FEW:
+            together.store(self._folder, copy | fresh)
+        found = {name: copy[name] for name in fitting & self._known} | fresh
+        return [
+            found[n] if n in found and _fits(found[n], entry) else None for n, entry in zip(names, entries, strict=True)
+        ]
 
     def remember(self, entry: InputFile, content: str, rows: int, schema: pa.Schema, broken: str | None = None) -> None:
         """Note what a full read of the file has shown; `broken` says why it cannot be used."""
@@ -171,8 +179,19 @@ class Memory:
         files.write_json(files.join(self._folder, _note_of(entry)), facts)
 
 
+def _fits(facts: dict[str, Any], entry: InputFile) -> bool:
+    """Whether a note is of the file as it is listed now; another version may read what one of pyarrow could not."""
+    readable = not facts.get("broken") or facts["pyarrow"] == pa.__version__
+    return readable and (facts["size"], facts["stamp"]) == (entry.size, entry.stamp)
+
+
+def note_of(entry: InputFile) -> str:
+    """Name, without its ending, of what is remembered of a file."""
+    return digest(entry.url.encode("utf-8", "surrogateescape"))
+
+
 def _note_of(entry: InputFile) -> str:
-    return f"{digest(entry.url.encode('utf-8', 'surrogateescape'))}.json"
+    return f"{note_of(entry)}.json"
 
 
 def schema_of(facts: dict[str, Any]) -> pa.Schema:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import time
 from collections.abc import Callable, Iterable
 from functools import wraps
 from typing import Any
 
-from prefect import Task, task
+from prefect import Task, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
+from prefect.exceptions import MissingContextError
 
+from configs.errors import RunFailed
 from configs.storage import Storage
-from storage import objects
+from storage import faults, objects
 from storage.shards import Shard
 from storage.steps import Step
 from storage.view import IMAGE, View
@@ -22,14 +25,36 @@ from tasks import Result
 def stage_task(*, name: str, task_run_name: str) -> Callable[[Callable[..., Any]], Task[..., Any]]:
     """A Prefect task with our options; it takes one argument more, `storage`: the configuration's section.
 
-    The store is the cache: Prefect's would hash inputs and cannot see whether outputs still exist.
+    The store is the cache: Prefect's would hash inputs and cannot see whether outputs still exist. What fails outside
+    of `each` by an error of I/O that may pass is run again, the task as a whole.
     """
 
     def declare(body: Callable[..., Any]) -> Task[..., Any]:
+        waits = [*faults.LOCAL_WAITS]
         options: Any = {"cache_policy": NO_CACHE, "persist_result": False}
+        options |= {"retries": len(waits), "retry_delay_seconds": waits, "retry_condition_fn": _may_pass}
         return task(name=name, task_run_name=task_run_name, **options)(_reaching(body))
 
     return declare
+
+
+def _may_pass(task: Task[..., Any], task_run: Any, state: Any) -> bool:
+    """Whether a task run that failed is to be run again, as Prefect asks."""
+    error = state.result(raise_on_failure=False)
+    if task_run.run_count <= len(faults.waits(error)):
+        return True
+    if not isinstance(error, ItemsFailed | RunFailed):
+        # Of a task with retries Prefect logs no traceback when the condition says no.
+        get_run_logger().error("Task run failed with exception: %r", error, exc_info=error)
+    return False
+
+
+def say(message: str) -> None:
+    """Log a warning to the task run's log, or to Python's where there is none."""
+    try:
+        get_run_logger().warning(message)
+    except MissingContextError:
+        logging.getLogger(__name__).warning(message)
 
 
 def _reaching(body: Callable[..., Any]) -> Callable[..., Any]:
@@ -63,20 +88,43 @@ class ItemsFailed(Exception):
 def each(items: Iterable[Any], work: Callable[[Any], Any]) -> dict[str, Any]:
     """Call `work` on every item; one that fails does not stop the others, and is told at the end.
 
+    Items that fail by an error of I/O that may pass are tried again after the others, after `faults.waits` of it.
+
+    Returns:
+        Number of items, of further tries, and seconds.
+
     Raises:
         ItemsFailed: With every failed item and its error.
+        RunFailed: As `work` raised it, at once: what stops one item (a full disk) stops all.
     """
-    started, count, failed = time.perf_counter(), 0, []
-    for item in items:
-        try:
-            work(item)
-            count += 1
-        except Exception as error:  # named in the ItemsFailed below: nothing is hidden
-            told = objects.redacted(f"{type(error).__name__}: {error}")
-            failed.append((_called(item), told))
+    started, count, retries, tries = time.perf_counter(), 0, 0, 1
+    failed: list[tuple[str, str]] = []
+    left = list(items)
+    while left:
+        again, wait = [], 0.0
+        for item in left:
+            try:
+                work(item)
+                count += 1
+            except RunFailed:
+                raise
+            except Exception as error:  # named in the ItemsFailed below: nothing is hidden
+                told, waits = _told(error), faults.waits(error)
+                if tries > len(waits):
+                    failed.append((_called(item), f"{told} (tried {tries} times)" if tries > 1 else told))
+                    continue
+                again.append(item)
+                wait = max(wait, waits[tries - 1])
+                say(f"{_called(item)}: {told}; it is tried again in {waits[tries - 1]:g} s (try {tries + 1})")
+        left, tries, retries = again, tries + 1, retries + len(again)
+        time.sleep(wait)
     if failed:
         raise ItemsFailed(failed)
-    return {"items": count, "seconds": time.perf_counter() - started}
+    return {"items": count, "retries": retries, "seconds": time.perf_counter() - started}
+
+
+def _told(error: Exception) -> str:
+    return objects.redacted(f"{type(error).__name__}: {error}")
 
 
 def _called(item: Any) -> str:

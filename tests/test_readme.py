@@ -1,14 +1,17 @@
-"""What the README says is true: commands, links, configuration, code."""
+"""What README and docs say is true: commands, links, settings, configuration, code."""
 
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
+import typer
 import yaml
 
-from configs.loading import validate
+from configs.curate import Curate
+from configs.loading import described, validate
 from flows.cli import app
 from tasks import annotate, embed, ingest, mix, sample, score, select
 
@@ -16,13 +19,55 @@ ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", TEXT, flags=re.S)
+PAGES = {
+    path.name: path.read_text(encoding="utf-8") for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+}
+COMMAND = re.compile(r"(?:\.venv/bin/)?mixwright\b")
 
 
-def test_its_configuration_is_valid():
-    for block in blocks("yaml"):
-        validate(yaml.safe_load(block))
+def blocks(language: str) -> list[tuple[str, str]]:
+    found = ((page, re.findall(rf"```{language}\n(.*?)```", text, flags=re.S)) for page, text in PAGES.items())
+    return [(page, block) for page, inside in found for block in inside]
+
+
+@pytest.mark.parametrize(("page", "block"), blocks("yaml"))
+def test_its_configuration_is_valid(page, block):
+    values = yaml.safe_load(block)
+    if values.keys() <= Curate.model_fields.keys():
+        validate({"input": {"path": "data"}} | values)
+    else:
+        assert page == "training.md"  # an automation
+
+
+def commands() -> list[str]:
+    lines = [line for _, block in blocks("sh") for line in block.replace("\\\n", " ").splitlines()]
+    return [line for line in lines if COMMAND.match(line)]
+
+
+@pytest.mark.parametrize("line", commands())
+def test_its_commands_are_understood(line):
+    _, name, *arguments = shlex.split(line, comments=True)
+    command = typer.main.get_command(app).commands[name]
+    command.make_context(name, arguments).close()  # refuses options that are not there
+
+
+def test_it_shows_commands():
+    assert {shlex.split(line)[1] for line in commands()} >= {"check", "curate", "serve", "export", "gc"}
+
+
+def test_its_settings_exist():
+    known = {re.sub(r"\[\w+\]", "", path) for path, _, _ in described()}
+    for page, text in PAGES.items():
+        for name in re.findall(r"`([a-z_]+(?:\.[a-z_0-9]+)+)", text):
+            if name.split(".")[0] in Curate.model_fields and not name.endswith((".yaml", ".json", ".md")):
+                assert name in known, f"{page}: {name}"
+
+
+def test_its_links_lead_somewhere():
+    for page, text in PAGES.items():
+        folder = ROOT if page == "README.md" else ROOT / "docs"
+        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", text):
+            assert target.startswith("https://") or (folder / target).exists(), f"{page}: {target}"
 
 
 def test_its_make_targets_exist():
@@ -44,13 +89,14 @@ def test_it_names_every_method(stage):
 
 
 def test_its_relative_paths_exist():
-    for path in re.findall(r"`((?:configs|tasks|flows|storage)/[^`]*)`", TEXT):
-        assert (ROOT / path).exists(), path
+    for page, text in PAGES.items():
+        for path in re.findall(r"`((?:configs|tasks|flows|storage|examples|docs)/[^`*]*)`", text):
+            assert (ROOT / path).exists(), f"{page}: {path}"
 
 
 def test_its_python_compiles():
-    for block in blocks("python"):
-        compile(block, "README", "exec")
+    for page, block in blocks("python"):
+        compile(block, page, "exec")
 
 
 def test_the_pins_hold():

@@ -12,7 +12,7 @@ from storage.steps import Step, parquet_bytes
 from storage.view import View
 from tasks import annotate, load
 from tasks.embed.device import device_slot
-from tasks.groups import annotate_shard, each, stage_task
+from tasks.groups import annotate_shard, each, say, stage_task
 
 VOCABULARY = "spill/vocabulary.npz"
 """In a step that builds a state: the names that it is for."""
@@ -48,7 +48,7 @@ def fit_annotator(step: Step, config: Any, shards: list[Shard], target: str) -> 
 def build_parts(step: Step, config: Any, schema: pa.Schema | None, parts: list[int], label: str) -> dict[str, Any]:
     """Compute parts of the annotator's state; `schema` is of the columns it is for, None where there are no rows."""
     method = load(annotate.METHODS, config, state=states.load(step.file(VOCABULARY)))
-    with device_slot(getattr(method, "device", "cpu")):
+    with device_slot(getattr(method, "device", "cpu"), say):
         if schema is not None:
             method.accept(schema)
         return each(parts, lambda part: states.save(step.file(part_name(part)), method.build(part)))
@@ -68,5 +68,5 @@ def annotate_shards(
 ) -> dict[str, Any]:
     """Annotate a group of shards; `state` is the URL of the frozen state, if the method has one."""
     method = load(annotate.METHODS, config, state=states.load(state) if state else None)
-    with device_slot(getattr(method, "device", "cpu")):
+    with device_slot(getattr(method, "device", "cpu"), say):
         return each(shards, lambda shard: annotate_shard(step, view, method, shard))

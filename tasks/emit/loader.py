@@ -4,28 +4,28 @@
 
 A mix is already shuffled and batched, so the unit here is the batch (step, mix_rank), numbered u = step * W + mix_rank
 for a mix of W ranks; rank r of R trainers takes the units u = r (mod R). With R = W that is its own `mix_rank` at every
-step. Row groups and parts do not align with batches: Parquet footers say which row groups to read, each is read once.
-Only training jobs import this file, hence torch at the top.
+step. Ranks go in lockstep, so training stands where so many units are consumed, and can go on from there with any
+number of ranks and workers. Only training jobs import this file, hence torch at the top.
 """
 
 from __future__ import annotations
 
 import json
-from bisect import bisect_left
 from collections.abc import Callable, Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
-import fsspec
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
-MAX_PIXELS = 178_956_970
-"""Pillow's own alarm. What went into a mix has usually passed the embedder's lower limit before."""
+from configs.errors import MixError
+from configs.storage import PACKAGES
+from storage import files, objects
+from tasks.emit.order import Order, share
+from tasks.emit.passes import Begin, Passes
+from tasks.emit.reading import Part, Reader, Source
+from tasks.emit.values import Pictures, Undecoded, compact, decoders, encoded, tensor_or_list
 
 
 class MixBatches(IterableDataset):
@@ -33,10 +33,18 @@ class MixBatches(IterableDataset):
 
     Numeric columns become tensors (a float null is NaN; an integer or boolean column with nulls is a list), the image
     column a list of RGB PIL images, or what `transform` makes of them, stacked if those are tensors; a null image is
-    None. Every other column is a plain list.
+    None. Every other column is a plain list. Decoding is done where the batches are made: in DataLoader workers.
 
-    All ranks get the same number of batches, floor(steps * W / R): where R does not divide steps * W the last few
-    batches of the mix are left out, since one rank with a batch more would wait for the others for ever.
+    All ranks get the same number of batches, since one with a batch more would wait for the others for ever: where R
+    does not divide what is left of the mix, the last few batches are left out, or with `drop_last=False` filled up
+    with the first ones of the epoch.
+
+    Epochs: `set_epoch(n)` before each pass, as with torch's DistributedSampler; with `shuffle_window` each has an order
+    of its own. Persistent workers hear of it too.
+
+    Resuming: `state_dict` in this process, or torchdata's StatefulDataLoader with workers (as many as before, and as
+    many ranks). A DataLoader's workers read ahead, so with them this process does not know what was consumed: count
+    batches, and `state_after(count)` is the state. States of this process fit any number of ranks and workers.
     """
 
     def __init__(
@@ -48,6 +56,13 @@ class MixBatches(IterableDataset):
         start: int = 0,
         columns: list[str] | None = None,
         transform: Callable[[Any], Any] | None = None,
+        shuffle_window: int = 0,
+        seed: int = 0,
+        drop_last: bool = True,
+        decode: bool = True,
+        decode_threads: int = 0,
+        as_arrow: bool = False,
+        storage_options: dict[str, Any] | None = None,
     ) -> None:
         """Open the footer of one part, no rows.
 
@@ -55,123 +70,201 @@ class MixBatches(IterableDataset):
             url: The folder of a version, or of a mix whose `latest.json` names one; any fsspec URL. Trainers that start
                 at different times should be given the version, as `latest.json` may move between them.
             rank: Of this trainer; null: torch.distributed's where it is initialised, else 0. `world_size` likewise.
-            start: Batches this rank has already consumed: every pass begins after them.
+            start: Batches this rank has already consumed: every pass begins after them. For epochs, load a state.
             columns: The columns to read, null: all.
             transform: Applied to each image; must pickle where workers are spawned.
+            shuffle_window: Steps of the mix that are shuffled among themselves, anew in every epoch; 0: none. All ranks
+                of a step stay together, rows stay in their batch.
+            seed: Of the shuffle.
+            drop_last: Leave out a remainder that does not suffice for all ranks; false: fill it up.
+            decode: Give pictures; false: the encoded files, as bytes.
+            decode_threads: Threads of this process, or of each worker, that decode and transform, 0: none. A transform
+                with random numbers is then not reproducible.
+            as_arrow: Give each batch as a `pyarrow.Table` of undecoded columns: nothing is converted.
+            storage_options: What s3fs or gcsfs needs for `url` and the environment does not say: endpoint, credentials.
+
+        Raises:
+            FileNotFoundError: There is no mix.
+            ValueError: An argument is out of its bounds; a MixError where the mix is at fault.
         """
-        self.url, manifest = find_mix(str(url))
+        self._set_ranks(rank, world_size)
+        options = _options(str(url), storage_options)
+        self.url, manifest = find_mix(str(url), options)
+        self.version = str(manifest.get("version", ""))
+        self.mix_ranks = int(manifest["batches"]["world_size"])
+        for name, value in (("shuffle_window", shuffle_window), ("seed", seed), ("decode_threads", decode_threads)):
+            if value < 0:
+                raise ValueError(f"`{name}` is {value}; it must be 0 or more")
+        self.order = Order(int(manifest["batches"]["steps"]), self.mix_ranks, shuffle_window, seed)
+        self.drop_last = drop_last
+        self.batches = share(self.order.units, 0, self.world_size, drop_last)
+        if not 0 <= start <= self.batches:
+            raise ValueError(f"`start` is {start}; it must be in [0, {self.batches}], the batches of this rank")
+        self.start = start
+        self.source = Source(self.url, _parts(self.url, manifest, options), self.mix_ranks, options)
+        self.columns = self._known(columns)
+        self.image = manifest["columns"].get("image")
+        self.transform, self.decode, self.decode_threads, self.as_arrow = transform, decode, decode_threads, as_arrow
+        self._passes = Passes(0)
+        self._begin: Begin | None = None
+        self._done = 0
+        self._mine: dict[str, Any] | None = None  # what a worker was told to resume
+
+    def _set_ranks(self, rank: int | None, world_size: int | None) -> None:
         distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
         self.rank = rank if rank is not None else torch.distributed.get_rank() if distributed else 0
         alone = torch.distributed.get_world_size() if distributed else 1
         self.world_size = world_size if world_size is not None else alone
         if not 0 <= self.rank < self.world_size:
             raise ValueError(f"`rank` is {self.rank}; it must be in [0, {self.world_size}), the `world_size`")
-        self.mix_ranks = int(manifest["batches"]["world_size"])
-        self.batches = int(manifest["batches"]["steps"]) * self.mix_ranks // self.world_size
-        if not 0 <= start <= self.batches:
-            raise ValueError(f"`start` is {start}; it must be in [0, {self.batches}], the batches of this rank")
-        self.start = start
-        self.parts = _parts(self.url)
-        schema = _schema(self.url, self.parts)
-        if columns is not None and (unknown := sorted(set(columns) - set(schema.names))):
-            raise ValueError(f"`columns` has {unknown}; this mix has {schema.names}")
-        self.columns = columns
-        self.image = manifest["columns"].get("image")
-        self.transform = transform
-        self._done = 0
-        self._resume: dict[str, int] | None = None
+
+    def _known(self, columns: list[str] | None) -> list[str]:
+        """`columns`, or all there are."""
+        part = Part(self.source.parts[0], self.source)
+        names = part.schema.names
+        part.close()
+        if columns is not None and (unknown := sorted(set(columns) - set(names))):
+            raise ValueError(f"`columns` has {unknown}; this mix has {names}")
+        return names if columns is None else list(columns)
 
     def __len__(self) -> int:
-        """Batches that a pass yields to this rank, all its workers together."""
+        """Batches that a whole pass yields to this rank, all its workers together; a resumed one yields fewer."""
         return self.batches - self.start
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        """Yields this worker's batches: every n-th of the rank's, so that a DataLoader's round robin restores order."""
+    def set_epoch(self, epoch: int) -> None:
+        """Name the epoch of the next pass. A loaded state of that epoch stays, of another one is dropped."""
+        if epoch < 0:
+            raise ValueError(f"`epoch` is {epoch}; it must be 0 or more")
+        if epoch != self._passes.epoch:
+            self._done = 0
+        self._passes.set_epoch(epoch)
+
+    def __iter__(self) -> Iterator[dict[str, Any] | pa.Table]:
+        """Iterates over this worker's batches: every n-th of the rank's; a DataLoader's round robin restores order."""
         info = get_worker_info()
         worker, workers = (info.id, info.num_workers) if info else (0, 1)
-        self._done = self._resumed(workers)
-        first = self.start + worker + workers * self._done
-        stop = self.rank + self.world_size * self.batches
-        wanted = range(self.rank + self.world_size * first, stop, self.world_size * workers)
-        found = _tables(self.url, self.parts, wanted, self.mix_ranks, self.columns)
-        for unit in wanted:
-            got, table = next(found, (None, None))
-            if got != unit or table is None:
-                step, mix_rank = divmod(unit, self.mix_ranks)
-                raise ValueError(
-                    f"{self.url} has no rows of batch {step} for rank {mix_rank} where they should be, though its "
-                    "mix.json counts it; the mix is damaged: verify it, or emit it again"
-                )
-            batch = {name: self._values(name, table[name]) for name in table.column_names}
-            self._done += 1
-            yield batch
+        resumed, self._mine = self._mine, None
+        if resumed is None:
+            begin, self._done = self._passes.begin(self.start * self.world_size), 0
+        else:
+            begin, self._done = self._passes.began(Begin(resumed["epoch"], resumed["consumed"])), resumed["done"]
+        self._begin = begin
+        count = share(self.order.units, begin.consumed, self.world_size, self.drop_last)
+        first, stride = begin.consumed + self.rank, self.world_size
+        positions = range(first, first + stride * count, stride)[worker + workers * self._done :: workers]
+        return self._batches(positions, begin.epoch)
 
-    def state_dict(self) -> dict[str, int]:
-        """Where the current pass stands.
+    def _batches(self, positions: range, epoch: int) -> Iterator[dict[str, Any] | pa.Table]:
+        """Yields the batches at some positions; apart from `__iter__`, so that calling that settles where it begins."""
+        found = Reader(self.source, self.columns).batches(self.order.stretches(positions, epoch))
+        with decoders(self.transform, self.decode_threads) as pictures:
+            for unit, table in found:
+                batch = self._converted(unit, table, pictures)
+                self._done += 1
+                yield batch
 
-        It is this process's own count: right with num_workers=0 and with torchdata's StatefulDataLoader, which asks
-        each worker. With a plain DataLoader and workers, count the batches you consume and pass them as `start`.
+    def _converted(self, unit: int, table: pa.Table, pictures: Pictures) -> dict[str, Any] | pa.Table:
+        if self.as_arrow:
+            return compact(table) if get_worker_info() else table
+        batch: dict[str, Any] = {}
+        for name in table.column_names:
+            if name != self.image:
+                batch[name] = tensor_or_list(table[name])
+                continue
+            try:
+                batch[name] = pictures(table[name]) if self.decode else encoded(table[name])
+            except Undecoded as error:
+                raise MixError(self._bad_picture(unit, error)) from error
+        return batch
+
+    def _bad_picture(self, unit: int, error: Undecoded) -> str:
+        """What to say; the row's origin is read only now."""
+        step, rank = divmod(unit, self.mix_ranks)
+        names = ["mix_file", "mix_row"]
+        _, rows = next(Reader(self.source, names).batches([[unit]]))
+        origin = rows.slice(error.row, 1).to_pylist()[0]
+        return (
+            f"the picture of row {origin['mix_row']} of {origin['mix_file']} (batch {step}, rank {rank}, place "
+            f"{error.row}) does not decode: {error}. A run with an `embed` section leaves such rows out; "
+            "`decode=False` gives the files as they are"
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the current pass stands: the version, the order, and the units that all ranks have consumed.
+
+        In a DataLoader worker it is the share of that worker: what torchdata's StatefulDataLoader asks for.
+
+        Raises:
+            ValueError: The pass runs in workers, which read ahead: `state_after` is what knows.
         """
         info = get_worker_info()
-        return {
-            "done": self._done,
-            "start": self.start,
-            "workers": info.num_workers if info else 1,
-            "world_size": self.world_size,
-        }
+        if info is None:
+            if self._passes.workers:
+                raise ValueError(
+                    f"this pass runs in {self._passes.workers} workers, which read ahead of what you consume: count "
+                    "the batches and call `state_after(count)`, or use torchdata's StatefulDataLoader"
+                )
+            return self.state_after(self._done)
+        begin = self._begin or self._passes.latest(self.start * self.world_size)
+        part = {"done": self._done, "workers": info.num_workers, "world_size": self.world_size}
+        return self._state(begin) | part
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """The next pass, and only that, goes on from `state`; the worker and rank counts must be those of the state."""
-        if state["world_size"] != self.world_size or state["start"] != self.start:
+    def state_after(self, batches: int) -> dict[str, Any]:
+        """The state after this rank has consumed so many batches of the current pass, however far workers have read."""
+        begin = self._passes.latest(self.start * self.world_size)
+        return self._state(Begin(begin.epoch, begin.consumed + batches * self.world_size))
+
+    def _state(self, begin: Begin) -> dict[str, Any]:
+        shuffled = self.order.window > 1  # else the seed makes no difference
+        order = {"shuffle_window": self.order.window, "seed": self.order.seed} if shuffled else {"shuffle_window": 0}
+        return {"version": self.version, **order, "epoch": begin.epoch, "consumed": begin.consumed}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The next pass, and only that, goes on from `state`, on any number of ranks and workers.
+
+        Raises:
+            ValueError: The state is of another mix or order, or is a worker's share on other ranks or workers.
+        """
+        for name, value in self._state(Begin(0, 0)).items():
+            if name not in ("epoch", "consumed") and state.get(name) != value:
+                raise ValueError(
+                    f"`state` was saved with {name} {state.get(name)!r}; this loader has {value!r}: the batches would "
+                    "be others, resume with the same"
+                )
+        if "workers" not in state:
+            self._passes.load(Begin(state["epoch"], state["consumed"]))
+            self._done = 0
+            return
+        info = get_worker_info()
+        workers = info.num_workers if info else 1
+        if (state["workers"], state["world_size"]) != (workers, self.world_size):
             raise ValueError(
-                f"`state` was saved with world_size {state['world_size']} and start {state['start']}; this loader has "
-                f"{self.world_size} and {self.start}: resume with the same, or pass `start` instead"
+                f"`state` is the share of one of {state['workers']} workers on {state['world_size']} ranks; here are "
+                f"{workers} on {self.world_size}: save `state_after(count)` instead, which fits any number"
             )
-        self._resume = dict(state)
-        self._done = state["done"]
-
-    def _resumed(self, workers: int) -> int:
-        """Batches that a loaded state says this worker has yielded; the state is used up."""
-        state, self._resume = self._resume, None
-        if state is None:
-            return 0
-        if state["workers"] != workers:
-            raise ValueError(
-                f"`state` was saved with {state['workers']} workers; this loader has {workers}: pass `start` instead"
-            )
-        return state["done"]
-
-    def _values(self, name: str, column: pa.ChunkedArray) -> Any:
-        if name == self.image:
-            return self._images(column)
-        whole = pa.types.is_integer(column.type) or pa.types.is_boolean(column.type)
-        if pa.types.is_floating(column.type) or (whole and not column.null_count):
-            return torch.from_numpy(np.array(column.to_numpy()))  # a copy: Arrow's memory is read-only
-        return column.to_pylist()
-
-    def _images(self, column: pa.ChunkedArray) -> Any:
-        """RGB images of (n,) encoded ones, transformed, and stacked if the transform gave tensors."""
-        from tasks.embed.decode import decode
-
-        encoded = pc.struct_field(column, "bytes") if pa.types.is_struct(column.type) else column
-        images = [None if data is None else decode(data, MAX_PIXELS) for data in encoded.to_pylist()]
-        if self.transform is None:
-            return images
-        changed = [None if image is None else self.transform(image) for image in images]
-        tensors = [item for item in changed if isinstance(item, torch.Tensor)]
-        return torch.stack(tensors) if tensors and len(tensors) == len(changed) else changed
+        self._mine = dict(state)
 
 
-def find_mix(url: str) -> tuple[str, dict[str, Any]]:
+def _options(url: str, given: dict[str, Any] | None) -> objects.Options:
+    """`given` as `storage.objects` takes it."""
+    protocol = {"s3a": "s3", "gcs": "gs"}.get(name := url.partition("://")[0], name)
+    if given and protocol not in PACKAGES:
+        raise ValueError(f"`storage_options` are for URLs of {', '.join(PACKAGES)}; {url} is none")
+    return {protocol: given} if given else {}
+
+
+def find_mix(url: str, options: objects.Options | None = None) -> tuple[str, dict[str, Any]]:
     """The folder of the version that `url` means, and its mix.json.
 
     Raises:
         FileNotFoundError: `url` holds neither mix.json nor a latest.json that leads to one.
     """
     folder = url.rstrip("/")
-    if (manifest := _json(f"{folder}/mix.json")) is None and (latest := _json(f"{folder}/latest.json")) is not None:
-        folder = f"{folder}/{latest['version']}"
+    with objects.using(options or {}):
         manifest = _json(f"{folder}/mix.json")
+        if manifest is None and (latest := _json(f"{folder}/latest.json")) is not None:
+            folder = f"{folder}/{latest['version']}"
+            manifest = _json(f"{folder}/mix.json")
     if manifest is None:
         raise FileNotFoundError(
             f"{folder} is not a mix: no mix.json; give the folder of a version, or one whose latest.json names it "
@@ -181,90 +274,23 @@ def find_mix(url: str) -> tuple[str, dict[str, Any]]:
 
 
 def _json(url: str) -> dict[str, Any] | None:
-    fs, path = fsspec.core.url_to_fs(url)
+    fs, path = files.filesystem(url)
     return json.loads(fs.cat_file(path)) if fs.isfile(path) else None
 
 
-def _parts(url: str) -> list[str]:
-    """Paths of the mix's parts, in batch order."""
-    fs, path = fsspec.core.url_to_fs(url)
-    listed = fs.ls(f"{path}/data", detail=False) if fs.isdir(f"{path}/data") else []
-    parts = [part for part in listed if PurePosixPath(part).match("part-*.parquet")]
-    return sorted(parts, key=lambda part: (len(part), part))  # six digits come after five
+def _parts(url: str, manifest: dict[str, Any], options: objects.Options) -> tuple[str, ...]:
+    """URLs of the mix's parts, in batch order.
 
-
-def _schema(url: str, parts: list[str]) -> pa.Schema:
-    if not parts:
-        raise FileNotFoundError(f"{url} has a mix.json, but no data/part-*.parquet: it is empty, or was copied in part")
-    fs, _ = fsspec.core.url_to_fs(url)
-    return pq.read_schema(parts[0], filesystem=fs)
-
-
-def _tables(
-    url: str, parts: list[str], wanted: range, mix_ranks: int, columns: list[str] | None
-) -> Iterator[tuple[int, pa.Table]]:
-    """Yields (unit, its rows) for the units in `wanted`, ascending.
-
-    Holds one row group and the unit at hand. A row group without a wanted unit is not read, another is read once.
+    Raises:
+        FileNotFoundError: There are none.
+        MixError: One is missing.
     """
-    if not wanted:
-        return
-    current, pieces = -1, list[pa.Table]()
-    for file, group in _row_groups(url, parts, wanted[0] // mix_ranks, wanted[-1] // mix_ranks):
-        units = _units(file, group, mix_ranks)
-        table = None
-        starts = np.flatnonzero(np.diff(units, prepend=-1))
-        for begin, end in zip(starts, [*starts[1:], len(units)], strict=True):
-            unit = int(units[begin])
-            if unit != current and pieces:
-                yield current, pa.concat_tables(pieces)
-                pieces = []
-            if unit in wanted:
-                table = table if table is not None else _read(file, group, columns)
-                current = unit
-                pieces.append(table.slice(begin, end - begin))
-    if pieces:
-        yield current, pa.concat_tables(pieces)
-
-
-def _row_groups(url: str, parts: list[str], first: int, last: int) -> Iterator[tuple[pq.ParquetFile, int]]:
-    """Yields the row groups that hold rows of the steps `first` to `last`, in order; parts before them stay shut."""
-    fs, _ = fsspec.core.url_to_fs(url)
-
-    def last_step(part: str) -> int:
-        with pq.ParquetFile(part, filesystem=fs) as file:
-            return _extent(file, file.num_row_groups - 1, "mix_step")[1]
-
-    for part in parts[bisect_left(parts, first, key=last_step) :]:
-        with pq.ParquetFile(part, filesystem=fs) as file:
-            for group in range(file.num_row_groups):
-                low, high = _extent(file, group, "mix_step")
-                if low > last:
-                    return
-                if high >= first:
-                    yield file, group
-
-
-def _units(file: pq.ParquetFile, group: int, mix_ranks: int) -> np.ndarray:
-    """Unit of each row of a row group, int64 (rows,): from the footer where that is enough, else from two columns."""
-    step, rank = _extent(file, group, "mix_step"), _extent(file, group, "mix_rank")
-    if step[0] == step[1] and rank[0] == rank[1]:
-        return np.full(file.metadata.row_group(group).num_rows, step[0] * mix_ranks + rank[0])
-    table = _read(file, group, ["mix_step", "mix_rank"])
-    return table["mix_step"].to_numpy() * mix_ranks + table["mix_rank"].to_numpy()
-
-
-def _extent(file: pq.ParquetFile, group: int, name: str) -> tuple[int, int]:
-    """Least and greatest value of a column in a row group: the footer's, or the column's own if it was left out."""
-    index = next(i for i in range(len(file.schema)) if file.schema.column(i).path == name)
-    statistics = file.metadata.row_group(group).column(index).statistics
-    if statistics is not None and statistics.has_min_max:
-        return statistics.min, statistics.max
-    values = _read(file, group, [name])[name].to_numpy()
-    return int(values.min()), int(values.max())
-
-
-def _read(file: pq.ParquetFile, group: int, columns: list[str] | None) -> pa.Table:
-    """One row group. No Arrow threads: DataLoader workers are the parallelism, and apache/arrow#50482, a thread pool
-    that has read through a Python file (any remote URL) now and then aborts or hangs the interpreter at exit."""
-    return file.read_row_group(group, columns=columns, use_threads=False)
+    with objects.using(options):
+        there = {name for name in files.names(f"{url}/data") if name.startswith("part-") and name.endswith(".parquet")}
+    if not there:
+        raise FileNotFoundError(f"{url} has a mix.json, but no data/part-*.parquet: it is empty, or was copied in part")
+    counted = {name.removeprefix("data/") for name in manifest.get("files", {}) if name.startswith("data/")}
+    if missing := sorted(counted - there):
+        raise MixError(f"{url}/data lacks {missing[0]}, which mix.json counts; the mix is damaged: copy it again")
+    names = sorted(counted or there, key=lambda name: (len(name), name))  # six digits come after five
+    return tuple(f"{url}/data/{name}" for name in names)

@@ -9,7 +9,8 @@ A summary has `name, version, created, seed, rows_in, emitted, notes, config_yam
 {stage, kind, rows_in, kept, dropped, quarantined, reasons: {reason: rows}}; `files`, a list of {file, reason, detail}
 that are quarantined as a whole; `groups`, a list of {group, rows, intended, achieved}, the last two being shares of
 one; and what `tasks.report.findings` adds: `stages`, `concepts` and `coverage` (or None), `scores`, `galleries`,
-`duplicates`. Summaries of older versions have no `coverage` and no `examples` of their changed concepts.
+`duplicates`; and `changes` since the mix before, as `flows.comparing` tells them, or None. Summaries of older versions
+have no `coverage`, no `changes` and no `examples` of their changed concepts.
 """
 
 from __future__ import annotations
@@ -63,6 +64,7 @@ def render(summary: Mapping[str, Any], thumbnails: Mapping[str, bytes]) -> str:
         curve=Markup(svg.rank_frequency(curves)),
         top=_top(concepts, summary["settings"]["top_concepts"]) if concepts else [],
         changed=_changed(concepts, summary["settings"]["gallery_rows"]) if concepts else [],
+        changes=summary.get("changes"),
         coverage=_coverage(summary),
         scores=[(one, Markup(_histogram(one))) for one in summary["scores"]],
         galleries=_ordered(summary),

@@ -7,7 +7,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tasks.report import coverage
-from tasks.report.wording import by_count, clean, count, percent
+from tasks.report.wording import by_count, clean, count, percent, times
+
+MOST_CHANGED = 8
 
 
 def card(summary: Mapping[str, Any], *, reasons: int = 6, groups: int = 20) -> str:
@@ -43,9 +45,28 @@ def card(summary: Mapping[str, Any], *, reasons: int = 6, groups: int = 20) -> s
             f"{count(concepts['distinct_before'])} distinct concepts in the input, "
             f"{count(concepts['distinct_after'])} in the mix."
         )
+    if changed := summary.get("changes"):
+        lines += _changes(changed)
     if told := summary.get("coverage"):
         lines += coverage.headlines(told)
     return "\n\n".join(lines) + "\n"
+
+
+def _changes(changed: Mapping[str, Any]) -> list[str]:
+    """What is new since the mix before, in a few lines."""
+    rows = changed["rows"]
+    lines = [
+        f"Since `{plain(changed['parent'])}` {count(rows['came'])} rows came, {count(rows['left'])} left and "
+        f"{count(rows['stayed'])} stayed."
+    ]
+    kinds = [f"{count(one['count'])} {kind}" for kind, one in changed["files"].items() if one["count"]]
+    lines += [f"Input files: {', '.join(kinds)}."] if kinds else []
+    shares = [(one["group"], percent(one["before"]), percent(one["now"])) for one in changed["groups"][:MOST_CHANGED]]
+    lines += [_table(("Group", "Before", "Now"), shares)] if shares else []
+    for title, some in (("More of", changed["more"]), ("Less of", changed["less"])):
+        named = [f"{plain(one['concept'])} ({times(one['ratio'])})" for one in some[:MOST_CHANGED]]
+        lines += [f"{title}: {', '.join(named)}."] if named else []
+    return lines
 
 
 def funnel(summary: Mapping[str, Any]) -> list[dict[str, Any]]:

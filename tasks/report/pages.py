@@ -5,6 +5,7 @@ None of them is part of the mix's identity: `mix.json` does not list them, and a
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
 import pyarrow as pa
@@ -16,6 +17,7 @@ from storage.steps import parquet_bytes
 FACTS = "report.json"
 """Everything the page says, written last."""
 THUMBNAILS = "thumbnails.parquet"
+PLOT_BYTES = 400_000
 SCHEMA = pa.schema([("name", pa.string()), ("picture", pa.binary())])
 
 
@@ -43,6 +45,21 @@ def publish(mix: str, summary: dict[str, Any], thumbnails: dict[str, bytes]) -> 
         files.write_bytes(files.join(folder, name), content)
     files.write_json(files.join(folder, FACTS), summary)
     return markdown.card(summary)
+
+
+def plots(mix: str) -> str:
+    """The charts of a mix's report as pictures inside Markdown: the funnel, and what there is of coverage and concepts.
+
+    The server keeps them with the run: those that would take them above `PLOT_BYTES` together are left out.
+    """
+    left, found = PLOT_BYTES, []
+    for name in ("funnel", "coverage", "concepts"):
+        url = files.join(mix, "report", f"{name}.png")
+        if files.exists(url) and files.size(url) <= left:
+            data = files.read_bytes(url)
+            left -= len(data)
+            found.append(f"![{name}](data:image/png;base64,{base64.b64encode(data).decode()})\n")
+    return "\n".join(found)
 
 
 def facts(mix: str) -> dict[str, Any]:

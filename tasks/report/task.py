@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import pyarrow.compute as pc
+
 from storage import files
 from storage.steps import Step
 from tasks.emit.layout import Block
 from tasks.groups import each, stage_task
-from tasks.report import coverage, findings, gathering
+from tasks.report import changes, coverage, findings, gathering
 from tasks.report.subject import Subject
 
 
@@ -47,6 +49,18 @@ def collect_blocks(subject: Subject, blocks: list[Block], label: str) -> dict[st
     return each(blocks, lambda block: gathering.collect(subject, block))
 
 
+@stage_task(name="compare", task_run_name="report: compare {label}")
+def compare_parts(subject: Subject, before: str, parts: list[int], label: str) -> dict[str, Any]:
+    """Find out what became of the rows of an older mix, part by part of its ledger."""
+    joined = subject.step.read("compared")
+
+    def work(part: int) -> None:
+        shards = joined.filter(pc.equal(joined["part"], part))
+        subject.step.commit(f"compared-{part:05d}", tally=changes.compare(before, subject.mix, shards))
+
+    return each(parts, work)
+
+
 @stage_task(name="write report", task_run_name="report: write")
 def write_report(
     subject: Subject, summary: dict[str, Any], block_count: int, steps: list[tuple[str, Step]], digests: list[str]
@@ -55,5 +69,8 @@ def write_report(
     from tasks.report import pages
 
     found, thumbnails = findings.found(subject, block_count, summary)
+    if changed := summary["changes"]:
+        parent = pages.facts(files.join(subject.mix.rpartition("/")[0], changed["parent"]))
+        found["changes"] = changed | changes.concepts_told(parent.get("concepts"), found["concepts"])
     costs = findings.costs(summary, steps, digests)
     return pages.publish(subject.mix, summary | found | {"stages": costs}, thumbnails)

@@ -37,7 +37,7 @@ def emit_seconds(folder: Path) -> tuple[float, Mix]:
     config = validate(settings(folder))
 
     def log(line: str) -> None:
-        marks[line.strip().split(":")[0]] = time.perf_counter()
+        marks[line.strip().split(":")[0].rpartition(", ")[2]] = time.perf_counter()
 
     mix = curate(config, PlainRunner(2), log)
     return marks["write"] - marks.get("sample", marks.get("pick", 0.0)), mix

@@ -16,7 +16,7 @@ import psutil
 import pytest
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
-from served import HURRY, ask, free_port, manifest, small_parameters, soon
+from served import HURRY, ask, free_port, manifest, seconds_to_work, small_parameters, soon
 
 from flows.serving import CHECKOUT, MANIFEST, Place, ServingFailed, answers, deploy, server, serving
 from storage import manifests
@@ -52,40 +52,98 @@ def place(tmp_path_factory):
         yield place
 
 
-def deployment(place: Place) -> dict:
-    return ask(place.api, "/deployments/name/curate/curate")
+def deployment(place: Place, name: str = "curate") -> dict:
+    return ask(place.api, f"/deployments/name/{name}/{name}")
 
 
-def schedules(place: Place) -> dict:
-    return {one["slug"]: (one["schedule"]["cron"], one["active"]) for one in deployment(place)["schedules"]}
+def schedules(place: Place, name: str = "curate") -> dict:
+    return {one["slug"]: (one["schedule"]["cron"], one["active"]) for one in deployment(place, name)["schedules"]}
+
+
+def press(place: Place, name: str, parameters: dict) -> dict:
+    """The run that the form would start."""
+    path = f"/deployments/{deployment(place, name)['id']}/create_flow_run"
+    return ask(place.api, path, {"parameters": parameters})
+
+
+DEPLOYED = {
+    "curate": ("flows.curate.curate", {"preset": "demo"}, {"nightly": ("0 2 * * *", False)}),
+    "embed": ("flows.embed.embed", {"preset": "demo"}, {"hourly": ("30 * * * *", False)}),
+    "report": ("flows.mixes.report", {"mix": "demo/mixes/openmoji"}, {"weekly": ("0 6 * * 1", False)}),
+    "verify": ("flows.mixes.verify", {"mix": "demo/mixes/openmoji"}, {"weekly": ("0 5 * * 1", False)}),
+    "gc": ("flows.gc.gc", {"preset": "demo", "keep": 5}, {"weekly": ("0 7 * * 1", False)}),
+    "train-pocket": ("flows.train_pocket.train_pocket", {}, {"monthly": ("0 4 1 * *", False)}),
+}
 
 
 @pytest.mark.flow
-def test_what_is_deployed(place):
-    found = deployment(place)
-    assert found["entrypoint"] == "flows.curate.curate" and found["parameters"] == {"preset": "demo"}
+@pytest.mark.parametrize("name", DEPLOYED)
+def test_what_is_deployed(place, name):
+    found = deployment(place, name)
+    assert (found["entrypoint"], found["parameters"], schedules(place, name)) == DEPLOYED[name]
     assert found["pull_steps"] == [{"prefect.deployments.steps.set_working_directory": {"directory": str(CHECKOUT)}}]
-    assert found["global_concurrency_limit"]["limit"] == 1 and found["work_pool_name"] == "mixwright"
-    assert schedules(place) == {"nightly": ("0 2 * * *", False)}
+    assert found["work_pool_name"] == "mixwright" and not found["paused"]
 
 
 @pytest.mark.flow
-def test_a_wrong_parameter_is_refused_before_there_is_a_run(place):
+def test_every_deployment_runs_once_at_a_time_is_off_and_explains_its_fields(place):
+    found = ask(place.api, "/deployments/filter", {})
+    assert {one["name"] for one in found} >= set(DEPLOYED)
+    for one in found:
+        limit = one["global_concurrency_limit"]["limit"], one["concurrency_options"]
+        assert limit[0] == 1 and (limit[1] or {}).get("collision_strategy", "ENQUEUE") == "ENQUEUE", one["name"]
+        assert [schedule["active"] for schedule in one["schedules"]] == [False], one["name"]
+        assert one["enforce_parameter_schema"] and one["description"], one["name"]
+        fields = one["parameter_openapi_schema"]["properties"].values()
+        assert all(field["description"] and field["type"] in FLAT for field in fields), one["name"]
+
+
+FLAT = {"string", "integer", "number", "boolean"}
+
+REFUSED = {
+    "curate": ({"preset": "demmo"}, "'demmo' is not one of"),
+    "embed": ({"workers": -1}, "-1 is less than the minimum of 0"),
+    "report": ({"mix": ""}, "should be non-empty"),
+    "verify": ({"mix": "s3://me:hunter2@bucket/mix"}, "does not match"),
+    "gc": ({"keep": -1}, "-1 is less than the minimum of 0"),
+    "train-pocket": ({"overrides": 3}, "3 is not of type 'string'"),
+}
+
+
+@pytest.mark.flow
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_wrong_parameter_is_refused_before_there_is_a_run(place, name):
+    given, told = REFUSED[name]
+    runs = ask(place.api, "/flow_runs/count", {})
     with pytest.raises(HTTPError) as refusal:
-        ask(place.api, f"/deployments/{deployment(place)['id']}/create_flow_run", {"parameters": {"preset": "demmo"}})
-    assert refusal.value.code == 409 and "'demmo' is not one of" in refusal.value.read().decode()
+        press(place, name, given)
+    assert refusal.value.code == 409 and told in refusal.value.read().decode()
+    assert ask(place.api, "/flow_runs/count", {}) == runs
+
+
+@pytest.mark.flow
+def test_a_second_run_waits_for_the_first(place):
+    states = []
+    for _ in range(2):  # what a worker asks before it starts a run
+        run = press(place, "verify", {"mix": "x"})["id"]
+        asked = {"state": {"type": "PENDING", "name": "Pending"}}
+        states.append(ask(place.api, f"/flow_runs/{run}/set_state", asked)["state"]["name"])
+    assert states == ["Pending", "AwaitingConcurrencySlot"]
 
 
 @pytest.mark.flow
 def test_deploying_again_keeps_what_people_set_in_the_ui(place):
-    found = deployment(place)
-    path = f"/deployments/{found['id']}/schedules"
-    ask(place.api, f"{path}/{found['schedules'][0]['id']}", {"active": True}, "PATCH")
-    ask(place.api, path, [{"schedule": {"cron": "5 5 * * *"}, "active": True, "parameters": {"name": "early"}}])
+    for name in ("curate", "report"):
+        found = deployment(place, name)
+        path = f"/deployments/{found['id']}/schedules"
+        ask(place.api, f"{path}/{found['schedules'][0]['id']}", {"active": True}, "PATCH")
+        ask(place.api, path, [{"schedule": {"cron": "5 5 * * *"}, "active": True, "parameters": {"overrides": ""}}])
     for _ in range(2):
         deploy(place)
         assert schedules(place) == {"nightly": ("0 2 * * *", True), None: ("5 5 * * *", True)}
-    assert {"name": "early"} in [one["parameters"] for one in deployment(place)["schedules"]]
+        assert schedules(place, "report") == {"weekly": ("0 6 * * 1", True), None: ("5 5 * * *", True)}
+        assert schedules(place, "verify") == {"weekly": ("0 5 * * 1", False)}
+    assert {"overrides": ""} in [one["parameters"] for one in deployment(place)["schedules"]]
 
 
 @pytest.mark.flow
@@ -109,6 +167,18 @@ def test_a_cron_runs_to_completion_without_being_pressed(tmp_path):
         assert runs and runs[-1]["auto_scheduled"]
         assert runs[-1]["state"]["type"] == "COMPLETED", runs[-1]["state"]["message"]
         assert list(manifests.discrepancies(str(tmp_path / "out" / "mix"))) == []
+
+
+@pytest.mark.nightly
+@pytest.mark.flow
+def test_how_long_it_takes_from_the_press_to_the_work(tmp_path):
+    with serving(free_port(), tmp_path / "home", {}) as (place, _):  # as `make ui` has it
+        time.sleep(10)  # the worker is up
+        pressed = time.time()
+        run = press(place, "curate", small_parameters(tmp_path))["id"]
+        flow, task = seconds_to_work(place.api, run, pressed)
+        print(f"worker: pressed to flow {flow:.1f} s, to first task {task:.1f} s")
+        assert 0 < flow < task
 
 
 @pytest.mark.nightly

@@ -1,4 +1,4 @@
-"""The catalogue is complete: every error teaches, every reason that the code can give is explained, the README has both."""
+"""The catalogue is complete: every error teaches, every reason that the code can give is explained, docs have both."""
 
 from __future__ import annotations
 
@@ -71,5 +71,5 @@ def test_flows_raise_nothing_that_is_not_in_the_catalogue():
 
 
 def test_the_readme_has_the_catalogue_as_it_is():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert markdown() in text, "run `.venv/bin/python -m flows.troubleshooting README.md` to renew it"
+    text = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    assert markdown() in text, "run `.venv/bin/python -m flows.troubleshooting docs/troubleshooting.md` to renew it"

@@ -1,6 +1,7 @@
 """Finding the device without torch, and owning it."""
 
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -57,37 +58,76 @@ def test_neither_torch_nor_open_clip_is_imported_to_plan():
 HOLDER = """
     import sys, time
     from tasks.embed.device import device_slot
-    with device_slot("cuda"):
+    print("go", flush=True)
+    with device_slot("cuda", lambda told: print(told, flush=True)):
         print("held", flush=True)
         time.sleep(60)
 """
 
 
+def holder(folder) -> subprocess.Popen:
+    """A process that takes the slot as soon as it is free."""
+    command, environment = [sys.executable, "-c", textwrap.dedent(HOLDER)], os.environ | {"TMPDIR": str(folder)}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    assert process.stdout is not None and process.stdout.readline() == "go\n"
+    return process
+
+
+def killed(process: subprocess.Popen) -> None:
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
 def test_one_process_at_a_time_and_a_killed_one_frees_the_slot(monkeypatch, tmp_path):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    environment = os.environ | {"TMPDIR": str(tmp_path)}
-    holder = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(HOLDER)], stdout=subprocess.PIPE, text=True, env=environment
-    )
-    assert holder.stdout is not None and holder.stdout.readline() == "held\n"
-    entered = threading.Event()
-
-    def enter():
-        with device_slot("cuda"):
-            entered.set()
-
-    waiter = threading.Thread(target=enter)
-    waiter.start()
+    one = holder(tmp_path)
+    assert one.stdout.readline() == "held\n"
+    two = holder(tmp_path)
     try:
-        assert not entered.wait(0.3)
+        waits = f"waits for the GPU, held by pid {one.pid} on host {socket.gethostname()} since 20"
+        assert two.stdout.readline().startswith(waits)
+        entered, told = threading.Event(), []
+
+        def enter():
+            with device_slot("cuda", told.append):
+                entered.set()
+
+        waiter = threading.Thread(target=enter)
+        waiter.start()
+        assert not entered.wait(0.5)
         with device_slot("cpu"):  # nothing to wait for
             pass
+        killed(one)
+        # One of the two has it now; when that is the other process, it must be killed for this one to go on.
+        if not entered.wait(2):
+            assert two.stdout.readline().startswith("has the GPU after ") and two.stdout.readline() == "held\n"
+            killed(two)
+        waiter.join(30)
+        assert entered.is_set() and len(told) == 2
+        assert told[0].startswith(waits) and told[1].startswith("has the GPU after ")
     finally:
-        holder.kill()
-        holder.wait()
-        holder.stdout.close()
-    waiter.join(30)
-    assert entered.is_set()
+        for process in (one, two):
+            process.kill()
+            process.wait()
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b'{"pid": "x", "host": 1, "since": 2}'])
+def test_a_holder_that_left_no_name_is_another_process(tmp_path, content):
+    (tmp_path / "lock").write_bytes(content)
+    handle = os.open(tmp_path / "lock", os.O_RDONLY)
+    assert device._holder(handle) == "another process"
+    os.close(handle)
+
+
+def test_a_name_left_by_a_process_that_has_died_is_not_told(tmp_path):
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    handle = os.open(tmp_path / "lock", os.O_RDWR | os.O_CREAT)
+    for pid, told in ((gone.pid, "another process"), (os.getpid(), f"pid {os.getpid()} on host ")):
+        os.pwrite(handle, f'{{"pid": {pid:>9}, "host": "{socket.gethostname()}", "since": "s"}}'.encode(), 0)
+        assert device._holder(handle).startswith(told)
+    os.close(handle)
 
 
 def test_threads_of_one_process_share_the_slot(monkeypatch, tmp_path):

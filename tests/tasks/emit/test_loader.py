@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import pickle
 import subprocess
@@ -10,80 +9,15 @@ import sys
 from collections import Counter
 
 import fsspec
-import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
+from small_mixes import COLUMNS, build, draws, units
 from torch.utils.data import DataLoader
 from workers import clean
 
-from tasks.emit import loader as module
 from tasks.emit.loader import MixBatches, find_mix
-
-
-def png(value: int) -> bytes:
-    out = io.BytesIO()
-    Image.new("RGBA", (4, 3), (value, 0, 0, 255)).save(out, "PNG")
-    return out.getvalue()
-
-
-def rows(steps: int, per_rank: int, ranks: int, seed: int = 0) -> pa.Table:
-    """A mix in batch order; the rows of a rank's batch vary around `per_rank`, as CABS without filling gives."""
-    rng = np.random.default_rng(seed)
-    step, rank, slot = [], [], []
-    for s in range(steps):
-        for k in range(ranks):
-            for j in range(int(rng.integers(1, 2 * per_rank))):
-                step.append(s), rank.append(k), slot.append(j)
-    n = len(step)
-    images = [None if i == 1 else {"bytes": png(i % 256), "path": f"{i}.png"} for i in range(n)]
-    return pa.table(
-        {
-            "image": pa.array(images, pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
-            "text": [f"row {i}" for i in range(n)],
-            "tags": [["a"] * (i % 3) for i in range(n)],
-            "count": pa.array([None if i == 0 else i for i in range(n)], pa.int32()),
-            "score": pa.array([None if i == 0 else i / 2 for i in range(n)], pa.float32()),
-            "mix_step": pa.array(step, pa.int64()),
-            "mix_rank": pa.array(rank, pa.int32()),
-            "mix_slot": pa.array(slot, pa.int32()),
-            "mix_draw": pa.array(range(n), pa.int64()),
-            "mix_weight": pa.array(np.ones(n), pa.float32()),
-            "mix_uid": [f"{i:032x}" for i in range(n)],
-        }
-    )
-
-
-def build(url, steps=7, ranks=2, *, part_rows=23, group_rows=5, statistics=True) -> pa.Table:
-    table = rows(steps, 4, ranks)
-    fs, path = fsspec.core.url_to_fs(str(url))
-    fs.makedirs(f"{path}/data", exist_ok=True)
-    for part, begin in enumerate(range(0, len(table), part_rows)):
-        with fs.open(f"{path}/data/part-{part:05d}.parquet", "wb") as out:
-            pq.write_table(table.slice(begin, part_rows), out, row_group_size=group_rows, write_statistics=statistics)
-    manifest = {
-        "batches": {"steps": steps, "batch_size": 4 * ranks, "world_size": ranks},
-        "columns": {"image": "image", "text": "text"},
-    }
-    fs.pipe_file(f"{path}/mix.json", json.dumps(manifest).encode())
-    return table
-
-
-def units(table: pa.Table, ranks: int) -> list[list[int]]:
-    """Brute force: the draws of each (step, rank), in order."""
-    found: dict[int, list[int]] = {}
-    for row in table.select(["mix_step", "mix_rank", "mix_draw"]).to_pylist():
-        found.setdefault(row["mix_step"] * ranks + row["mix_rank"], []).append(row["mix_draw"])
-    return [found[unit] for unit in sorted(found)]
-
-
-def draws(batches) -> list[list[int]]:
-    return [batch["mix_draw"].tolist() for batch in batches]
-
-
-COLUMNS = ["mix_draw", "text"]
 
 
 @pytest.mark.parametrize("mix_ranks", [1, 2])
@@ -141,33 +75,6 @@ def test_resume_at_every_position(tmp_path, world_size):
         second.load_state_dict(json.loads(json.dumps(first.state_dict())))
         assert taken + draws(second) == whole
         assert draws(second) == whole  # a loaded state holds for one pass
-
-
-def test_state_of_each_worker(tmp_path, monkeypatch):
-    """What torchdata's StatefulDataLoader does: save and load a state in every worker."""
-    expected = units(build(tmp_path, ranks=2), 2)
-
-    class Info:
-        num_workers = 2
-
-        def __init__(self, id):
-            self.id = id
-
-    for worker in range(2):
-        monkeypatch.setattr(module, "get_worker_info", lambda worker=worker: Info(worker))
-        mine = expected[worker::2]
-        first = MixBatches(tmp_path, columns=COLUMNS)
-        stream = iter(first)
-        assert draws(next(stream) for _ in range(3)) == mine[:3]
-        second = MixBatches(tmp_path, columns=COLUMNS)
-        second.load_state_dict(first.state_dict())
-        assert draws(second) == mine[3:]
-    monkeypatch.setattr(module, "get_worker_info", lambda: None)
-    second.load_state_dict(first.state_dict() | {"workers": 2})
-    with pytest.raises(ValueError, match="saved with 2 workers; this loader has 1"):
-        next(iter(second))
-    with pytest.raises(ValueError, match="saved with world_size 3"):
-        second.load_state_dict(first.state_dict() | {"world_size": 3})
 
 
 @pytest.mark.parametrize("world_size", [1, 2])
