@@ -45,13 +45,8 @@ def verify(mix: MixFolder, config: Reach = None) -> None:
         if wrong:
             err.print(f"{manifests.resolve(mix)}: {wrong}", style="red", highlight=False, soft_wrap=True)
             raise typer.Exit(1)
-        facts = manifests.read(mix)["counts"]
-        out.print(
-            f"all well: {facts['rows_in']:,} rows in = {facts['kept']:,} kept + {facts['dropped']:,} dropped + "
-            f"{facts['quarantined']:,} quarantined; {facts['emitted']:,} rows emitted; every digest fits",
-            highlight=False,
-            soft_wrap=True,
-        )
+        told = manifests.all_well(manifests.read(mix))
+        out.print(told, highlight=False, soft_wrap=True)
 
 
 def explain(

@@ -59,5 +59,4 @@ def verify(mix: MixUrl, config: str = "") -> State:
         return Failed(message=str(error))
     if wrong:
         return Failed(message=f"{folder}: {wrong}")
-    rows = facts["counts"]["emitted"]
-    return Completed(message=f"all well: {len(facts['files'])} files, {rows:,} rows, every digest fits: {folder}")
+    return Completed(message=f"{manifests.all_well(facts)}: {folder}")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from configs.curate import Curate
 from configs.errors import ConfigError, PlaceError, StageError, TooMuchQuarantined
@@ -194,8 +195,8 @@ def lease_of(config: Curate, runner: Runner, log: Callable[[str], None]) -> Leas
     return Lease(config.store, config.name, log, wait=not isinstance(runner, IdleRunner))
 
 
-def _curate(run: Run, made: Made, lease: Lease) -> Mix:
-    """See `curate`; `made` grows by what is finished."""
+def _take_in(run: Run, made: Made, lease: Lease) -> tuple[Scan, Known, pa.Schema]:
+    """Take the store, then in what there is: the inputs, their shards, and the schema of the mix."""
     config = run.config
     lease.take_if_there()  # before the first listing; else after what may be refused
     found, planned = examine(config)
@@ -209,8 +210,15 @@ def _curate(run: Run, made: Made, lease: Lease) -> Mix:
     check_taken(run, found)
     schema = check_schemas(config, found, planned, score_columns(config, planned))
     known = known_shards(found)
+    made.append((ingest_step(config), {shard.digest for shard in known.every}))
+    return found, known, schema
+
+
+def _curate(run: Run, made: Made, lease: Lease) -> Mix:
+    """See `curate`; `made` grows by what is finished."""
+    config = run.config
+    found, known, schema = _take_in(run, made, lease)
     every = known.every
-    made.append((ingest_step(config), {shard.digest for shard in every}))
     tell_changes(run, known)
     view = input_view(config).after(ingest_step(config), PROVIDES)
     done: list[Planned] = []
@@ -277,25 +285,15 @@ def embed(config: Curate, runner: Runner, log: Callable[[str], None], watch: Wat
 
 
 def _embed(run: Run, made: Made, lease: Lease) -> str:
-    """See `embed`; the beginning is that of `_curate`."""
+    """See `embed`."""
     config = run.config
-    lease.take_if_there()
-    found, planned = examine(config)
-    lease.take()
-    with timed(run, "ingest"):
-        if found.pending:
-            found = convert(run, found)
-            check_schemas(config, found, planned, score_columns(config, planned))
-        take_in(run, found)
-    check_taken(run, found)
-    check_schemas(config, found, planned, score_columns(config, planned))
-    every = known_shards(found).every
+    every = _take_in(run, made, lease)[1].every
     one, _ = embed_step(config, input_view(config).after(ingest_step(config), PROVIDES))
     digests = {shard.digest for shard in every}
     waiting = len(digests - one.step.committed())
     stages.embed(run, one, every)
     run.stop_if_failed()
-    made += [(ingest_step(config), digests), (one.step, digests)]
+    made.append((one.step, digests))
     check_made(config.store, made)
     rows = sum(shard.rows for shard in every)
     return f"{waiting} of {len(every)} shards embedded, the others were before: {rows:,} rows in {config.store}"

@@ -15,7 +15,7 @@ from flows.watching import WARNING, Unwatched, Watch
 from tasks.groups import ItemsFailed
 
 HEAVY, LIGHT = 16, 6
-"""Most tasks of a step: with every stage and three selects a run stays under 300 task runs."""
+"""Most tasks of a step: with every stage and three selects a run of 16 workers or fewer stays under 300 task runs."""
 
 
 class Run:
@@ -37,8 +37,13 @@ class Run:
         """Input files of the run."""
 
     def groups(self, items: Sequence[Any], most: int) -> list[list[Any]]:
-        """Consecutive items in at most `most` groups, or as `runner.shards_per_task` says."""
-        size = self.config.runner.shards_per_task or -(-len(items) // most)
+        """Consecutive items in at most `most` groups, or as `runner.shards_per_task` says.
+
+        Heavy work is one group a worker where there are more workers than that.
+        """
+        runner = self.config.runner
+        most = max(most, runner.workers) if most > LIGHT else most
+        size = runner.shards_per_task or -(-len(items) // most)
         return [list(items[i : i + size]) for i in range(0, len(items), size)]
 
     def each(self, task: Task[..., Any], name: str, items: Sequence[Any], most: int = LIGHT, **arguments: Any) -> None:
@@ -76,7 +81,7 @@ class Run:
         return outcome
 
     def _progress(self, name: str, calls: list[dict[str, Any]], heavy: bool) -> Callable[[int], None]:
-        """Tell of groups that have ended: a longer bar in the UI, a line in the log; of light work one line a second."""
+        """Tell of groups that have ended: a longer bar in the UI, a line in the log, of light work one a second."""
         started = told = time.perf_counter()
         ended = 0
         where = self.stage if self.stage.split("/")[0] == name else f"{self.stage}, {name}"

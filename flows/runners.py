@@ -81,7 +81,8 @@ class ClusterRunner(PrefectRunner):
         self._pool = self._pool or self._start()
         pinned = {name: clusters.pinned(value) for name, value in call.items()}
         with clusters.asking(self._config, pinned):
-            return super()._submit(task, pinned)
+            # Not hidden: on its way to another process Prefect's `opaque` turns a list into a list of that list.
+            return self._pool.submit(task, parameters=pinned)
 
     def _outcome(self, future: Any) -> Outcome:
         """The outcome; a worker that is gone for good is an error in one sentence, not one of Ray's or Dask's."""

@@ -69,6 +69,15 @@ def discrepancies(url: str, *, hashes: bool = True) -> Iterator[str]:
         yield from _sums(folder, manifest)
 
 
+def all_well(manifest: dict[str, Any]) -> str:
+    """What to say of a mix without discrepancies: its sums, in one sentence."""
+    facts = manifest["counts"]
+    return (
+        f"all well: {facts['rows_in']:,} rows in = {facts['kept']:,} kept + {facts['dropped']:,} dropped + "
+        f"{facts['quarantined']:,} quarantined; {facts['emitted']:,} rows emitted; every digest fits"
+    )
+
+
 def _sums(folder: str, manifest: dict[str, Any]) -> Iterator[str]:
     counts, total = manifest["counts"], {"kept": 0, "dropped": 0, "quarantined": 0}
     used = emitted = 0

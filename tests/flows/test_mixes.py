@@ -21,7 +21,7 @@ def mix(tmp_path_factory):
 
 def test_a_whole_mix_is_verified(mix):
     state = verify(mix=str(Path(mix.url).parent), return_state=True)
-    assert state.is_completed() and state.message.endswith(f"rows, every digest fits: {mix.url}")
+    assert state.is_completed() and state.message.endswith(f"rows emitted; every digest fits: {mix.url}")
     assert f" {mix.emitted:,} rows" in state.message
 
 
