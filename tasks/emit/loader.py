@@ -10,7 +10,6 @@ number of ranks and workers. Only training jobs import this file, hence torch at
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,7 @@ import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from configs.errors import MixError
-from configs.storage import PACKAGES
-from storage import files, objects
+from tasks.emit.opening import counts_of, find_mix, options_of, parts_of
 from tasks.emit.order import Order, share
 from tasks.emit.passes import Begin, Passes
 from tasks.emit.reading import Part, Reader, Source
@@ -88,7 +86,7 @@ class MixBatches(IterableDataset):
             ValueError: An argument is out of its bounds; a MixError where the mix is at fault.
         """
         self._set_ranks(rank, world_size)
-        options = _options(str(url), storage_options)
+        options = options_of(str(url), storage_options)
         self.url, manifest = find_mix(str(url), options)
         self.version = str(manifest.get("version", ""))
         self.mix_ranks = int(manifest["batches"]["world_size"])
@@ -101,7 +99,8 @@ class MixBatches(IterableDataset):
         if not 0 <= start <= self.batches:
             raise ValueError(f"`start` is {start}; it must be in [0, {self.batches}], the batches of this rank")
         self.start = start
-        self.source = Source(self.url, _parts(self.url, manifest, options), self.mix_ranks, options)
+        parts = parts_of(self.url, manifest, options)
+        self.source = Source(self.url, parts, self.mix_ranks, options, *counts_of(parts, manifest))
         self.columns = self._known(columns)
         self.image = manifest["columns"].get("image")
         self.transform, self.decode, self.decode_threads, self.as_arrow = transform, decode, decode_threads, as_arrow
@@ -243,54 +242,3 @@ class MixBatches(IterableDataset):
                 f"{workers} on {self.world_size}: save `state_after(count)` instead, which fits any number"
             )
         self._mine = dict(state)
-
-
-def _options(url: str, given: dict[str, Any] | None) -> objects.Options:
-    """`given` as `storage.objects` takes it."""
-    protocol = {"s3a": "s3", "gcs": "gs"}.get(name := url.partition("://")[0], name)
-    if given and protocol not in PACKAGES:
-        raise ValueError(f"`storage_options` are for URLs of {', '.join(PACKAGES)}; {url} is none")
-    return {protocol: given} if given else {}
-
-
-def find_mix(url: str, options: objects.Options | None = None) -> tuple[str, dict[str, Any]]:
-    """The folder of the version that `url` means, and its mix.json.
-
-    Raises:
-        FileNotFoundError: `url` holds neither mix.json nor a latest.json that leads to one.
-    """
-    folder = url.rstrip("/")
-    with objects.using(options or {}):
-        manifest = _json(f"{folder}/mix.json")
-        if manifest is None and (latest := _json(f"{folder}/latest.json")) is not None:
-            folder = f"{folder}/{latest['version']}"
-            manifest = _json(f"{folder}/mix.json")
-    if manifest is None:
-        raise FileNotFoundError(
-            f"{folder} is not a mix: no mix.json; give the folder of a version, or one whose latest.json names it "
-            "(mix.json is written last: an interrupted run has left none)"
-        )
-    return folder, manifest
-
-
-def _json(url: str) -> dict[str, Any] | None:
-    fs, path = files.filesystem(url)
-    return json.loads(fs.cat_file(path)) if fs.isfile(path) else None
-
-
-def _parts(url: str, manifest: dict[str, Any], options: objects.Options) -> tuple[str, ...]:
-    """URLs of the mix's parts, in batch order.
-
-    Raises:
-        FileNotFoundError: There are none.
-        MixError: One is missing.
-    """
-    with objects.using(options):
-        there = {name for name in files.names(f"{url}/data") if name.startswith("part-") and name.endswith(".parquet")}
-    if not there:
-        raise FileNotFoundError(f"{url} has a mix.json, but no data/part-*.parquet: it is empty, or was copied in part")
-    counted = {name.removeprefix("data/") for name in manifest.get("files", {}) if name.startswith("data/")}
-    if missing := sorted(counted - there):
-        raise MixError(f"{url}/data lacks {missing[0]}, which mix.json counts; the mix is damaged: copy it again")
-    names = sorted(counted or there, key=lambda name: (len(name), name))  # six digits come after five
-    return tuple(f"{url}/data/{name}" for name in names)

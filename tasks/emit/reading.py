@@ -34,6 +34,10 @@ class Source:
     """URLs, in batch order."""
     mix_ranks: int
     options: objects.Options
+    rows: tuple[int, ...] = ()
+    """Rows of each part, as mix.json says; empty where it does not."""
+    unit_rows: int = 0
+    """Rows of each unit where all have equally many, which spares the reading of `place`; else 0."""
 
     @property
     def place(self) -> list[str]:
@@ -45,12 +49,14 @@ class Part:
     """An open part: its footer, and its row groups when asked."""
 
     def __init__(self, url: str, source: Source, needed: Iterable[str] = ()) -> None:
-        """Read the footer.
+        """Read the footer; `url` is one of the source's parts.
 
         Raises:
             MixError: It is gone or cut off, or lacks one of the columns `needed`.
         """
         self.url, self.mix_ranks, self.place = url, source.mix_ranks, source.place
+        at = source.parts.index(url)
+        self.unit_rows, self.first = source.unit_rows, sum(source.rows[:at])
         self._stack = ExitStack()
         with explained(url), objects.using(source.options):
             handle = self._stack.enter_context(files.reading(url))
@@ -89,7 +95,14 @@ class Part:
 
     def groups(self) -> Iterator[Group]:
         """Yields the row groups in order. Two small columns are read where the footer leaves the units open."""
+        begin = self.first
         for number in range(self.file.num_row_groups):
+            rows = self.file.metadata.row_group(number).num_rows
+            if self.unit_rows and (counted := self._counted(number, begin, rows)):
+                yield counted
+                begin += rows
+                continue
+            begin += rows
             (low, high), ranks = self.extent(number, "mix_step"), (0, 0)
             if self.mix_ranks > 1:
                 ranks = self.extent(number, "mix_rank")
@@ -98,6 +111,16 @@ class Part:
                 group.find(self.read(number, self.place))
                 group.low, group.high = min(group.places), max(group.places)
             yield group
+
+    def _counted(self, number: int, begin: int, rows: int) -> Group | None:
+        """A row group whose units are where they must be if all have `unit_rows` rows; None if its footer denies it."""
+        low, high = begin // self.unit_rows, (begin + rows - 1) // self.unit_rows
+        if not rows or self.extent(number, "mix_step") != (low // self.mix_ranks, high // self.mix_ranks):
+            return None
+        edges = [max(unit * self.unit_rows - begin, 0) for unit in range(low, high + 1)]
+        spans = zip(edges, [*edges[1:], rows], strict=True)
+        places = {unit: (first, end - first) for unit, (first, end) in zip(range(low, high + 1), spans, strict=True)}
+        return Group(self, number, low, high, places)
 
 
 @dataclass(eq=False)

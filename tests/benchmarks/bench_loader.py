@@ -77,7 +77,10 @@ def write_mix(folder: Path, rows: int, batch: int, group: int, picture: Callable
             compression=codecs if picture else "zstd",
         )
     steps = -(-rows // batch)
+    names = [path.name for path in sorted((folder / "data").iterdir())]
+    counted = {f"data/{name}": {"rows": pq.read_metadata(folder / "data" / name).num_rows} for name in names}
     manifest = {"batches": {"steps": steps, "batch_size": batch, "world_size": 1}, "columns": {"image": "image"}}
+    manifest["files"] = counted
     (folder / "mix.json").write_text(json.dumps(manifest))
     return folder
 
@@ -242,8 +245,8 @@ def one(folder: Path, name: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--pictures", type=int, default=8_000)
+    parser.add_argument("--rows", type=int, default=976 * 1024)
+    parser.add_argument("--pictures", type=int, default=32 * 256)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--only", default="abcd", help="letters of what is measured")
     parser.add_argument("--wall", action="store_true", help="wall time in (a) and (b) too: for a quiet machine")

@@ -17,7 +17,8 @@ from small_mixes import COLUMNS, build, draws, units
 from torch.utils.data import DataLoader
 from workers import clean
 
-from tasks.emit.loader import MixBatches, find_mix
+from tasks.emit.loader import MixBatches
+from tasks.emit.opening import find_mix
 
 
 @pytest.mark.parametrize("mix_ranks", [1, 2])
