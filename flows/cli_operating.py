@@ -76,10 +76,12 @@ def gc(
     config: Annotated[Path, typer.Argument(help="YAML configuration, whose store and mix are cleaned.")],
     settings: Settings = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be removed; remove nothing.")] = False,
-    keep: Annotated[int | None, typer.Option(min=1, help="Newest versions of the mix to keep. Default: all.")] = None,
+    keep: Annotated[
+        int, typer.Option(min=0, help="Newest versions of the mix to keep, those without rows counted apart; 0: all.")
+    ] = 0,
     keep_days: Annotated[
-        float | None, typer.Option(min=0, help="Versions younger than this are kept, besides those of --keep.")
-    ] = None,
+        float, typer.Option(min=0, help="Versions younger than this are kept too; 0: the count alone decides.")
+    ] = 0,
     grace_days: Annotated[
         float, typer.Option(min=0, help="Store files younger than this stay: half-done runs need them.")
     ] = 7,
@@ -95,7 +97,7 @@ def gc(
         from flows.gc import Rules, clean
 
         settled = loading.validate(loading.assign(loading.read(config), settings or []))
-        done = clean(settled, Rules(keep, keep_days, grace_days, dry_run), lambda line: None)
+        done = clean(settled, Rules(keep or None, keep_days or None, grace_days, dry_run), lambda line: None)
         table = Table("stage", "kind", "files kept", "bytes kept", "would go" if dry_run else "removed", "bytes")
         for row in done.rows:
             table.add_row(*row)

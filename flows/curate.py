@@ -18,7 +18,7 @@ from flows.pipeline import Mix
 from flows.pipeline import curate as curate_plainly
 from flows.reaching import reaching
 from flows.runners import prefect_runner
-from flows.watching import PrefectWatch
+from flows.watching import PrefectWatch, shown
 from tasks.report.markdown import funnel
 from tasks.report.pages import facts, plots
 
@@ -89,13 +89,14 @@ def curate(
         config = resolve(preset, input, name, budget, batch_size, seed, workers, overrides)
         if preset == "demo" and not input:
             make_demo_input(config, logger)
-        watch = PrefectWatch(config.name)
+        watch = PrefectWatch(config.name, logger.info)
         with prefect_runner(config.runner) as runner:
             mix = curate_plainly(config, runner, logger.info, watch)
     except (RunFailed, ValueError, OSError) as error:
         return Failed(message=str(error))
     if mix.card:
-        _make_artifacts(config, mix)
+        with shown(f"the card of {config.name}", logger.info):
+            _make_artifacts(config, mix)
     return Completed(message=mix.message, data=mix.url) if mix.emitted else Failed(message=mix.message)
 
 

@@ -45,6 +45,6 @@ def embed(
         if preset == "demo" and not input:
             curating.make_demo_input(config, logger)
         with prefect_runner(config.runner) as runner:
-            return Completed(message=embed_plainly(config, runner, logger.info, PrefectWatch(config.name)))
+            return Completed(message=embed_plainly(config, runner, logger.info, PrefectWatch(config.name, logger.info)))
     except (RunFailed, ValueError, OSError) as error:
         return Failed(message=str(error))

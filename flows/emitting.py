@@ -62,13 +62,14 @@ def emit(run: Run, plan: Plan) -> tuple[str, dict[str, Any], str]:
         Its folder, its manifest, and its card in Markdown (empty if mix and report were there before).
     """
     url = files.join(run.config.emit.out, run.config.name, plan.version)
+    step = Step(run.config.store, "emit", "parquet", fingerprint({"version": plan.version, "out": files.absolute(url)}))
     if is_whole(url):
         run.log(f"emit: version {plan.version} is there already")
-        mixes.register(run.config.store, url, run.config.name, plan.version)
-        manifests.point_latest(files.join(run.config.emit.out, run.config.name), plan.version)
         manifest = manifests.read(url)
+        mixes.register(run.config.store, url, run.config.name, plan.version)
+        announce(run, url, manifest)
+        files.remove(step.url)  # a crash behind `mix.json` leaves it
         return url, manifest, report_again(run, plan, url, manifest)
-    step = Step(run.config.store, "emit", "parquet", fingerprint({"version": plan.version, "out": files.absolute(url)}))
     files.sweep(files.join(url, "data"))
     try:
         with timed(run, "emit"):
@@ -123,7 +124,7 @@ def write_all(run: Run, plan: Plan, step: Step, layout: Layout) -> Counter[str]:
         pairs = [(number, shard) for number, block in kept for shard in block if shard.digest not in ready]
         run.each(scatter_shards, "shards", pairs, HEAVY, view=plan.view, **common)
         done = step.committed()
-        todo = [n for n in range(parts) if not (f"part-{n:05d}" in done and files.exists(layout.part_url(n)))]
+        todo = [n for n in range(parts) if f"part-{n:05d}" not in done or not stands(step, layout, n)]
         run.each(write_parts, "parts", todo, HEAVY, step=step, layout=layout, every=plan.every)
     total["parts"] = parts
     labels = {plan.ingest.fingerprint: "ingest"} | {one.step.fingerprint: one.label for one in plan.planned}
@@ -158,12 +159,28 @@ def publish(run: Run, plan: Plan, step: Step, url: str, tally: Counter[str]) -> 
     manifest["files"]["README.md"] = manifests.file_facts(files.join(url, "README.md"))
     mixes.register(run.config.store, url, run.config.name, plan.version)  # first: from then on cleaning knows of it
     manifests.publish(url, manifest)
-    if emitted:
-        manifests.point_latest(files.join(run.config.emit.out, run.config.name), plan.version)
-        run.watch.event(PUBLISHED, published(url, manifest))
+    announce(run, url, manifest)
     for done in (step, subject.step):
         files.remove(done.url)
     return url, manifest, markdown
+
+
+def stands(step: Step, layout: Layout, part: int) -> bool:
+    """Whether a part that was written before is there in its size."""
+    url = layout.part_url(part)
+    return files.exists(url) and files.size(url) == step.facts(f"part-{part:05d}")["bytes"]
+
+
+def announce(run: Run, url: str, manifest: dict[str, Any]) -> None:
+    """Make a mix that stands the newest of its name and say so, unless it is that, or is empty.
+
+    The event comes first: a crash in between makes it come twice, never not at all.
+    """
+    name, version = manifest["name"], manifest["version"]
+    folder = files.join(run.config.emit.out, name)
+    if manifest["counts"]["emitted"] and manifests.latest(folder) != version:
+        run.watch.event(PUBLISHED, published(url, manifest))
+        manifests.point_latest(folder, version)
 
 
 def published(url: str, manifest: dict[str, Any]) -> dict[str, Any]:

@@ -213,7 +213,7 @@ def export(mix: str, out: str, to: Format = "webdataset", overrides: str = "") -
         given = {**loading.parse(overrides, "`overrides`"), "kind": to}
         config = loading.checked(Export, given)
         with prefect_runner(Threads(workers=config.workers)) as runner:
-            watch = PrefectWatch(mix.rstrip("/").rpartition("/")[2])
+            watch = PrefectWatch(mix.rstrip("/").rpartition("/")[2], get_run_logger().info)
             made = export_mix(mix, out, config, runner, get_run_logger().info, watch)
     except (RunFailed, ValueError, OSError) as error:
         return Failed(message=str(error))

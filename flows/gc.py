@@ -28,7 +28,7 @@ class Rules:
     """What is kept."""
 
     keep: int | None = None
-    """Newest versions of the mix; None: all, unless `keep_days` says otherwise."""
+    """Newest versions of the mix, those without rows counted apart; None: all, unless `keep_days` says otherwise."""
     keep_days: float | None = None
     """Versions younger than this; None: all, unless `keep` says otherwise."""
     grace_days: float = 7.0
@@ -88,18 +88,18 @@ def clean(config: Curate, rules: Rules, log: Callable[[str], None]) -> Cleaned:
         elif files.exists(config.store):
             lease.take_alone()
         folder = files.join(config.emit.out, config.name)
-        going = _superseded(folder, rules)
+        going = _superseded(folder, rules, done)
         needed, gone = _needed(config, folder, set(going), done)
         before = time.time() - rules.grace_days * files.DAY
-        going += [url for url in gone if not _is_young(url, before)]
+        going += _unlinked([url for url in gone if not _is_young(url, before)], done)
         for url in going:
             log(f"{'would remove' if rules.dry_run else 'remove'} version {url}")
             done.versions.append(url)
             if not rules.dry_run:
                 lease.check()
                 files.remove(files.join(url, manifests.MANIFEST))  # from now on it is no mix
-                files.remove(url)
                 mixes.forget(config.store, url)
+                files.remove(url)
         for piece in garbage.find(config.store, needed, before):
             done.count(piece)
             if not rules.dry_run and (piece.names or piece.whole):
@@ -108,21 +108,33 @@ def clean(config: Curate, rules: Rules, log: Callable[[str], None]) -> Cleaned:
         return done
 
 
-def _superseded(folder: str, rules: Rules) -> list[str]:
-    """Versions that are kept neither by count nor by age; never the one that `latest.json` names."""
+def _superseded(folder: str, rules: Rules, done: Cleaned) -> list[str]:
+    """Versions that are kept neither by count nor by age; never the one that `latest.json` names, nor links."""
     if rules.keep is None and rules.keep_days is None:
         return []
     latest = files.join(folder, manifests.LATEST)
     newest = files.absolute(files.join(folder, files.read_json(latest)["version"])) if files.exists(latest) else None
-    found = []
+    found: dict[bool, list[tuple[bool, float, str]]] = {True: [], False: []}
     for url in mixes.versions(folder):
         manifest = mixes.manifest_at(mixes.Known(url))
         if manifest is not None:
-            found.append((url == newest, datetime.fromisoformat(manifest["created"]).timestamp(), url))
-    found.sort(reverse=True)
+            created = datetime.fromisoformat(manifest["created"]).timestamp()
+            # Those without rows apart: nights without input would use up what is kept of the others.
+            found[manifest["counts"]["emitted"] > 0].append((url == newest, created, url))
     since = time.time() - rules.keep_days * files.DAY if rules.keep_days is not None else float("inf")
-    kept = max(rules.keep or 0, 1 if newest else 0)
-    return [url for _, created, url in found[kept:] if created < since]
+    going = []
+    for alike in found.values():
+        alike.sort(reverse=True)
+        kept = max(rules.keep or 0, 1 if alike and alike[0][0] else 0)
+        going += [url for _, created, url in alike[kept:] if created < since]
+    return _unlinked(going, done)
+
+
+def _unlinked(going: list[str], done: Cleaned) -> list[str]:
+    """Versions without those that are links, of which it is said that they stay."""
+    linked = [url for url in going if mixes.is_link(mixes.Known(url))]
+    done.notes += [f"version {url} stays: it is a link; remove what it leads to, then the link" for url in linked]
+    return [url for url in going if url not in linked]
 
 
 def _needed(config: Curate, folder: str, going: set[str], done: Cleaned) -> tuple[References, list[str]]:
@@ -181,7 +193,8 @@ def gc(
     Args:
         preset: Where the configuration starts.
         overrides: Its other settings, as YAML; `store`, `emit.out` and `name` say what is cleaned.
-        keep: Newest versions of the mix that are kept; 0: all, unless `keep_days` is given.
+        keep: Newest versions of the mix that are kept, those without rows counted apart; 0: all, unless `keep_days`
+            is given.
         keep_days: Versions younger than this many days are kept too; 0: the count alone decides.
         grace_days: Files of the store younger than this many days stay, whatever needs them.
         dry_run: Say what would be removed, and remove nothing.

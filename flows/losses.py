@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 from configs.curate import Curate
 from configs.errors import StoreLost
 from flows.run import Run
 from flows.scanning import Scan
 from flows.taking import CHANGED
-from storage import files
+from storage import files, together
 from storage.shards import note_of
 from storage.steps import DONE, Step
 from tasks.groups import ItemsFailed
@@ -21,7 +22,9 @@ Made = list[tuple[Step, Iterable[str]]]
 
 STAGES = ("ingest", "embed", "annotate", "score", "select", "mix")
 """Whose steps have a file and a commit point for each shard."""
-DIGEST = re.compile(r"[0-9a-f]{32}\.json")
+COMMIT = re.compile(r"[0-9a-f]{32}\.json")
+SPOKEN_FOR = re.compile(r"([0-9a-f]{32})(-[0-9]{5})?\.")
+"""Beginning of a file's name, where a shard or a unit has a commit point: `<shard>.`, `<unit>-00001.`."""
 
 
 @contextmanager
@@ -106,11 +109,13 @@ def _withdraw(store: str, gone: str) -> None:
     """
     folder, _, name = gone.rpartition("/")
     with suppress(OSError):  # a store that is read-only now, or does not answer: the rerun says what is wrong then
-        _remove(folder, [f"{name.split('.')[0]}.json", DONE])
+        of_shard = SPOKEN_FOR.match(name)
+        _remove(folder, [f"{of_shard[1] if of_shard else name.split('.')[0]}.json"])
         for step in _steps(store):
-            _remove(step, [name for name in _widowed(step) if DIGEST.fullmatch(name)])
+            with suppress(FileNotFoundError):  # it is being deleted at this moment
+                _remove(step, _widowed(step))
             for exchange in files.names(files.join(step, "spill")):
-                _remove(files.join(step, "spill", exchange), list(_widowed(files.join(step, "spill", exchange))))
+                _remove(files.join(step, "spill", exchange), _unspilled(files.join(step, "spill", exchange)))
 
 
 def _steps(store: str) -> Iterator[str]:
@@ -121,21 +126,30 @@ def _steps(store: str) -> Iterator[str]:
                 yield from (files.join(store, stage, kind, one) for one in files.names(files.join(store, stage, kind)))
 
 
-def _widowed(folder: str) -> Iterator[str]:
-    """Commit points in `folder` without the files that they speak for."""
+def _widowed(step: str) -> list[str]:
+    """Commit points of shards or units in a step's folder, of whose files one is gone."""
+    found = set(files.names(step))
+    said = together.read(step, sorted(name for name in found if COMMIT.fullmatch(name)), renew=False)
+    return [name for name, facts in said.items() if not found.issuperset(_files_of(name[:32], facts))]
+
+
+def _files_of(name: str, facts: dict[str, Any]) -> Iterator[str]:
+    """Files that the commit point of a shard, or of a converted unit, speaks for."""
+    for part, failed in [(one["name"], one["failed"]) for one in facts.get("parts", [])]:
+        yield from (f"{part}.parquet", *([f"{part}.failures.parquet"] if failed else []))
+    if "parts" not in facts:
+        yield from (f"{name}.parquet", *([f"{name}.failures.parquet"] if facts.get("failures") else []))
+
+
+def _unspilled(folder: str) -> list[str]:
+    """Indexes in the folder of an exchange whose file is gone."""
     found = set(files.names(folder))
-    for name in (name for name in found if name.endswith(".json")):
-        shard = name.removesuffix(".json")
-        if not {f"{shard}.parquet", f"{shard}.arrow"} & found:
-            yield name
-        elif f"{shard}.parquet" in found and f"{shard}.failures.parquet" not in found:
-            if files.read_json(files.join(folder, name)).get("failures"):
-                yield name
+    return [name for name in found if name.endswith(".json") and f"{name.removesuffix('.json')}.arrow" not in found]
 
 
 def _remove(folder: str, commits: list[str]) -> None:
-    for commit in [*commits, DONE] if commits else []:
-        files.remove(files.join(folder, commit))
+    for name in [together.TOGETHER, *commits, DONE] if commits else []:
+        files.remove(files.join(folder, name))
 
 
 def _not_found(error: BaseException | None, folder: str) -> str | None:

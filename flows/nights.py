@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from configs.curate import Curate
@@ -19,9 +18,10 @@ from storage.shards import note_of, shard_digest
 def newest(config: Curate) -> dict[str, Any] | None:
     """The manifest of the newest mix of the configuration's name; None if there is none that can be read."""
     try:
-        return manifests.read(files.join(config.emit.out, config.name))
-    except (OSError, ValueError, KeyError, json.JSONDecodeError):
+        found = manifests.read(files.join(config.emit.out, config.name))
+    except (OSError, ValueError, KeyError):  # the first of its name, one that was removed, or a damaged one
         return None
+    return found if {"version", "parents", "config"} <= found.keys() else None
 
 
 def tell_changes(run: Run, known: Known) -> None:

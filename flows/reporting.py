@@ -149,6 +149,7 @@ def summarise(
             f"{sizes['bare']:,} of {sizes['annotated']:,} annotated rows have no concept: what goes by concepts "
             "(`select: balance`, `sample: cabs_dm`) takes them last or not at all; see `annotate`",
         )
+    changed = manifest.get("changes")
     counts, seconds = manifest["counts"], {stage: round(seconds, 3) for stage, seconds in run.seconds.items()}
     return {
         **{key: manifest[key] for key in ("name", "version", "seed", "batches", "versions")},
@@ -161,7 +162,8 @@ def summarise(
         "files": [{"file": f, "reason": DAMAGED_FILE, "detail": why} for f, why in sorted(plan.damaged.items())],
         "groups": groups(plan),
         "pictured": IMAGE in plan.view.inputs,
-        "changes": manifest.get("changes"),
+        "changes": changed,
+        "concepts_before": changed and concepts_of(run, changed["parent"]),
         "notes": list(dict.fromkeys([*earlier.get("notes", []), *run.notes])),
         "seconds": earlier.get("seconds") or seconds,
         "read": bytes_read(plan, sizes),
@@ -187,6 +189,15 @@ def funnel(run: Run, plan: Plan, tally: Counter[str], rows_in: int) -> list[dict
         found.append({"stage": stage, "kind": kind, "rows_in": left, "kept": kept, **lost, "reasons": dict(reasons)})
         left = kept
     return found
+
+
+def concepts_of(run: Run, version: str) -> dict[str, Any] | None:
+    """What the report of an older version says of concepts; None where it cannot be read."""
+    try:
+        found = pages.facts(files.join(run.config.emit.out, run.config.name, version)).get("concepts")
+        return found and {name: found[name] for name in ("names", "after", "distinct_before")}
+    except (ValueError, KeyError, OSError):
+        return None
 
 
 def groups(plan: Plan) -> list[dict[str, Any]]:

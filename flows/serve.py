@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -45,13 +47,15 @@ class Service:
     def parameters(self) -> dict[str, Any]:
         """The configuration as the form of `curate` takes it: name and seed can be changed in their fields.
 
-        Everything else stands in `overrides`, which win over fields. Local paths are absolute.
+        Everything else stands in `overrides`, which win over fields. Local paths are absolute; a path of Hugging Face
+        where nothing stands is the name of a data set.
         """
         values = self.config.model_dump(mode="json")
         values["store"], values["emit"]["out"] = files.absolute(values["store"]), files.absolute(values["emit"]["out"])
         inputs = values["input"]
         for one in inputs if isinstance(inputs, list) else [inputs]:
-            one["path"] = files.absolute(one["path"])
+            if one["kind"] != "huggingface" or os.path.exists(one["path"]):
+                one["path"] = files.absolute(one["path"])
         fields = {"name": values.pop("name"), "seed": values.pop("seed")}
         return {"preset": "plain", **fields, "overrides": yaml.safe_dump(values, sort_keys=False)}
 
@@ -85,15 +89,29 @@ def serving(service: Service, port: int, home: Path, api: str | None = None) -> 
     """
     with connected(port, home, service.env, api) as place:
         deployment = register(place, service)
-        told = json.dumps({"name": service.name, "parameters": service.parameters})
-        # Runs are in this folder, as those of `mixwright curate` are: what else is relative means the same.
         try:
-            with place.running("serve", told, module="flows.serve", folder=Path.cwd()):
+            # Runs are in this folder, as those of `mixwright curate` are: what else is relative means the same.
+            with (
+                _noted(place.home, {"name": service.name, "parameters": service.parameters}) as told,
+                place.running("serve", told, module="flows.serve", folder=Path.cwd()),
+            ):
                 yield place, deployment
         finally:
             if answers(place.api):
                 with asking(place) as client:
                     client.pause_deployment(deployment)
+
+
+@contextmanager
+def _noted(home: Path, facts: dict[str, Any]) -> Iterator[str]:
+    """Name of a file in `home` that holds `facts` until the block ends: a long configuration is too long to be an
+    argument of a process, which everybody on the machine could read besides.
+    """
+    home.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=home, prefix="mixwright-serve-", suffix=".json") as file:  # mode 0600
+        json.dump(facts, file)
+        file.flush()
+        yield file.name
 
 
 def register(place: Place, service: Service) -> UUID:
@@ -168,11 +186,11 @@ def press(place: Place, deployment: UUID) -> None:
         client.create_flow_run_from_deployment(deployment)
 
 
-def main(told: str) -> None:
-    """Start the runs of a deployment as they fall due, until SIGTERM."""
+def main(told: Path) -> None:
+    """Start the runs of the deployment that the file `told` tells of, as they fall due, until SIGTERM."""
     from prefect.runner import Runner
 
-    facts = json.loads(told)
+    facts = json.loads(told.read_text())
     # Who started us pauses the deployment: a runner that has just lost a run ends before it is through with that.
     runner = Runner(name=facts["name"], pause_on_shutdown=False)
     runner.add_deployment(deployed(**facts))
@@ -180,4 +198,4 @@ def main(told: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(Path(sys.argv[1]))

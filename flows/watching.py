@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol, cast
 from uuid import UUID
 
@@ -39,24 +41,28 @@ class Unwatched:
 class PrefectWatch:
     """Progress artifacts and events of the current flow run, under the name of a mix."""
 
-    def __init__(self, name: str) -> None:
-        self._name = name
+    def __init__(self, name: str, log: Callable[[str], None]) -> None:
+        self._name, self._log = name, log
         self._artifacts: dict[str, UUID] = {}
         self._told: dict[str, float] = {}
 
     def progress(self, stage: str, step: str, done: int, total: int) -> None:
         """See `Watch`. The bar is that of the stage's current step; at the end of the stage it is full."""
-        from prefect.artifacts import create_progress_artifact, update_progress_artifact
-
         now = time.monotonic()
         if total and stage in self._artifacts and done < total and now - self._told[stage] < EVERY_SECONDS:
             return
         self._told[stage] = now
         percent = 100.0 * done / total if total else 100.0
         words = f"{self._name}, {stage}: " + (f"{step}, {done} of {total} tasks" if total else "done")
+        with shown(words, self._log):
+            self._draw(stage, percent, words, bool(total))
+
+    def _draw(self, stage: str, percent: float, words: str, going: bool) -> None:
+        from prefect.artifacts import create_progress_artifact, update_progress_artifact
+
         if stage in self._artifacts:
             update_progress_artifact(self._artifacts[stage], percent, words)
-        elif total:  # a stage that finds everything done shows no bar
+        elif going:  # a stage that finds everything done shows no bar
             made = create_progress_artifact(percent, f"progress-{slug(stage)}", words)
             self._artifacts[stage] = cast(UUID, made)  # a coroutine in async flows alone
 
@@ -66,6 +72,18 @@ class PrefectWatch:
 
         resource = {"prefect.resource.id": f"mixwright.mix.{self._name}", "prefect.resource.name": self._name}
         emit_event(name, resource, payload=payload)
+
+
+@contextmanager
+def shown(what: str, log: Callable[[str], None]) -> Iterator[None]:
+    """Show something in the UI; a server that cannot take it is told in the log, and is no reason for a run to fail."""
+    from httpx import HTTPError
+    from prefect.exceptions import PrefectException
+
+    try:
+        yield
+    except (HTTPError, PrefectException) as error:
+        log(f"the Prefect server could not show {what!r}: {type(error).__name__}: {error}")
 
 
 def slug(name: str) -> str:

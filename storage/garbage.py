@@ -20,6 +20,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from storage import files
 from storage.listing import Listed, below, listed
+from storage.together import TOGETHER
 
 PER_SHARD, GLOBAL, PASSING = ("ingest", "embed", "annotate", "score"), ("select", "mix", "sample"), ("emit", "report")
 """Stages by what a mix needs of them: its shards' sidecars; a step whole; nothing once it is published."""
@@ -137,7 +138,8 @@ def _whole(piece: Piece, before: float) -> Piece:
 
 def _shards_of(piece: Piece, wanted: set[str], before: float) -> Piece:
     """A folder of sidecars or converted shards: all files of a shard or unit stay or go together."""
-    inside = [entry for entry in listed(piece.url) if not entry.is_folder]
+    every = [entry for entry in listed(piece.url) if not entry.is_folder]
+    inside = [entry for entry in every if entry.name != TOGETHER]
     young = {entry.name[:32] for entry in inside if entry.modified >= before}
     for entry in inside:
         name = entry.name[:32]
@@ -145,19 +147,32 @@ def _shards_of(piece: Piece, wanted: set[str], before: float) -> Piece:
             piece.keep(entry)
         else:
             piece.drop(entry.name, entry)
-    return piece
+    return _with_copy(piece, every)
 
 
 def _files_of(piece: Piece, needed: References, before: float) -> Piece:
     """A folder of single files: notes of input files, frozen states with what lies beside them."""
     place = "/".join(piece.url.rstrip("/").split("/")[-2 if piece.kind == NOTES else -3 :])
-    for entry in listed(piece.url):
+    every = list(listed(piece.url))
+    for entry in every:
+        if entry.name == TOGETHER:
+            continue
         stem = f"{place}/{entry.name.split('.')[0]}"
         known = _is_scratch(entry.name) or (needed.complete and stem not in needed.files)
         if entry.modified >= before or entry.is_folder or not known:
             piece.keep(entry)
         else:
             piece.drop(entry.name, entry)
+    return _with_copy(piece, every)
+
+
+def _with_copy(piece: Piece, every: Iterable[Listed]) -> Piece:
+    """The folder with the copy of what its files say: that goes as soon as it tells of one that goes."""
+    for entry in (entry for entry in every if entry.name == TOGETHER):
+        if piece.names or not piece.kept_files:
+            piece.drop(entry.name, entry)
+        else:
+            piece.keep(entry)
     return piece
 
 
@@ -193,12 +208,15 @@ def remove(piece: Piece, check: Callable[[], None]) -> None:
 
 
 def _by_rank(names: Iterable[str]) -> list[list[str]]:
-    """Names in the order of their removal: commit points of steps, of parts, states that stand for one, the rest."""
-    ranks: list[list[str]] = [[], [], [], []]
+    """Names in the order of their removal.
+
+    Copies of commit points, commit points of steps, of parts, states that stand for one, the rest.
+    """
+    ranks: list[list[str]] = [[], [], [], [], []]
     for name in names:
         last = name.rsplit("/", 1)[-1]
-        rank = 1 if last.endswith(".json") else 2 if last.endswith(".npz") else 3
-        ranks[0 if last == "_done.json" else rank].append(name)
+        rank = 2 if last.endswith(".json") else 3 if last.endswith(".npz") else 4
+        ranks[{TOGETHER: 0, "_done.json": 1}.get(last, rank)].append(name)
     return ranks
 
 

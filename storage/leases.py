@@ -23,7 +23,7 @@ from datetime import UTC, datetime
 from json import JSONDecodeError
 from typing import Any
 
-from configs.errors import StoreInUse
+from configs.errors import RunFailed, StoreInUse
 from storage import files
 from storage.listing import listed
 
@@ -80,6 +80,7 @@ class Lease:
         self._url = files.join(store, NOTES, self._file)
         self._note: dict[str, Any] = {}
         self._renewed = 0.0
+        self._renewal: threading.Thread | None = None
         self._ended = threading.Event()
 
     def __enter__(self) -> Lease:
@@ -87,6 +88,8 @@ class Lease:
 
     def __exit__(self, *_: object) -> None:
         self._ended.set()
+        if self._renewal:  # a note that is on its way would stand after its removal
+            self._renewal.join(RENEW_SECONDS)
         if self._note:
             with suppress(OSError):  # it is dead once it is old
                 files.remove(self._url)
@@ -195,17 +198,28 @@ class Lease:
             self._log(f"the note {self._url} cannot be written ({error}); the lock alone says that the store is used")
         self._note, self._renewed = note, time.time()
         renewing = contextvars.copy_context()  # object stores are reached as here
-        threading.Thread(target=renewing.run, args=(self._renew,), daemon=True, name="lease").start()
+        self._renewal = threading.Thread(target=renewing.run, args=(self._renew,), daemon=True, name="lease")
+        self._renewal.start()
 
     def _renew(self) -> None:
         """Renew the note until the lease ends; where the store has been deleted there is nothing to renew."""
         while not self._ended.wait(RENEW_SECONDS):
-            with suppress(OSError):  # tried again in a minute; cleaning asks `check`
-                if files.is_local(self._url):
-                    os.utime(files.filesystem(self._url)[1])
-                else:
+            with suppress(OSError, RunFailed):  # tried again in a minute; cleaning asks `check`
+                if not files.is_local(self._url):
                     files.write_json(self._url, self._note)
+                else:
+                    self._touch()
                 self._renewed = time.time()
+
+    def _touch(self) -> None:
+        """Renew a local note; one that was deleted is written again, unless the store is deleted too."""
+        path = files.filesystem(self._url)[1]
+        try:
+            os.utime(path)
+        except FileNotFoundError:
+            if not os.path.isdir(os.path.dirname(os.path.dirname(path))):
+                raise
+            files.write_json(self._url, self._note)
 
     def _live(self) -> list[Holder]:
         """The others that live. Those on this machine which lock would hold the lock that this one has."""

@@ -25,8 +25,8 @@ def resolve(url: str) -> str:
     """
     if files.exists(files.join(url, MANIFEST)):
         return url
-    if files.exists(files.join(url, LATEST)):
-        return files.join(url, files.read_json(files.join(url, LATEST))["version"])
+    if (version := latest(url)) is not None:
+        return files.join(url, version)
     raise MixError(f"{url} is not a mix: it has neither {MANIFEST} nor {LATEST}. Runs print where their mix is")
 
 
@@ -103,6 +103,12 @@ def _sums(folder: str, manifest: dict[str, Any]) -> Iterator[str]:
 def publish(url: str, manifest: dict[str, Any]) -> None:
     """Write `mix.json`: from now on the mix exists."""
     files.write_json(files.join(url, MANIFEST), manifest)
+
+
+def latest(out: str) -> str | None:
+    """The version that is the newest mix of its name, if there is one."""
+    url = files.join(out, LATEST)
+    return str(files.read_json(url)["version"]) if files.exists(url) else None
 
 
 def point_latest(out: str, version: str) -> None:

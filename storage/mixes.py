@@ -1,6 +1,6 @@
 """The mixes of a store: each is noted in `<store>/_mixes` when it is published, wherever it is written.
 
-Several configurations may share a store; by these notes cleaning knows whose files it holds.
+Several configurations may share a store, on several machines; by these notes cleaning knows whose files it holds.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ from storage.fingerprints import digest
 
 FOLDER = "_mixes"
 VERSION = re.compile("[0-9a-f]{12}")
+NOTE = re.compile(r"[0-9a-f]{32}\.json")
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,8 @@ class Known:
     """Folder of the version."""
     note: str | None = None
     """URL of the store's note."""
+    host: str | None = None
+    """Machine that noted it, where `url` is local; None: not told."""
 
 
 def register(store: str, url: str, name: str, version: str) -> None:
@@ -35,7 +39,8 @@ def register(store: str, url: str, name: str, version: str) -> None:
     url = files.absolute(url)
     note = _note_of(store, url)
     if not files.exists(note):
-        files.write_json(note, {"url": url, "name": name, "version": version})
+        host = {"host": socket.gethostname()} if files.is_local(url) else {}
+        files.write_json(note, {"url": url, "name": name, "version": version} | host)
 
 
 def forget(store: str, url: str) -> None:
@@ -48,9 +53,24 @@ def _note_of(store: str, url: str) -> str:
 
 
 def registered(store: str) -> list[Known]:
-    """The mixes that the store has notes of."""
-    notes = [files.join(store, FOLDER, name) for name in files.names(files.join(store, FOLDER))]
-    return [Known(files.read_json(note)["url"], note) for note in notes]
+    """The mixes that the store has notes of.
+
+    Raises:
+        StoreInUse: A note cannot be read; by its name it may speak of a mix.
+    """
+    names = [name for name in files.names(files.join(store, FOLDER)) if NOTE.fullmatch(name)]
+    return [_noted(files.join(store, FOLDER, name)) for name in names]
+
+
+def _noted(note: str) -> Known:
+    try:
+        told = files.read_json(note)
+        return Known(told["url"], note, told.get("host"))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StoreInUse(
+            f"which mix {note} tells of cannot be read ({type(error).__name__}: {error}). Nothing was removed; write the "
+            "mix again by its configuration, or delete the note if the mix is gone"
+        ) from error
 
 
 def versions(folder: str) -> list[str]:
@@ -62,13 +82,13 @@ def manifest_at(mix: Known) -> dict[str, Any] | None:
     """The manifest of a mix, or None if it is gone.
 
     Raises:
-        StoreInUse: That cannot be told: its place is not there (a disk that is not mounted, a bucket of another
-            account), may not be read, or what stands there is no manifest.
+        StoreInUse: That cannot be told: its place is not there (a disk that is not mounted, one of another machine, a
+            bucket of another account), may not be read, or what stands there is no manifest.
     """
     try:
         return dict(files.read_json(files.join(mix.url, manifests.MANIFEST)))
     except FileNotFoundError:
-        why = _why_unreachable(mix.url)
+        why = _why_unreachable(mix)
         if why is None:
             return None
     except (OSError, json.JSONDecodeError) as error:
@@ -80,23 +100,35 @@ def manifest_at(mix: Known) -> dict[str, Any] | None:
     )
 
 
-def _why_unreachable(url: str) -> str | None:
+def is_link(mix: Known) -> bool:
+    """Whether the mix's folder is a link, to another disk perhaps: it is not ours to remove."""
+    return files.is_local(mix.url) and os.path.islink(files.filesystem(mix.url)[1])
+
+
+def _why_unreachable(mix: Known) -> str | None:
     """What speaks against a mix being deleted rather than out of reach; None if nothing does."""
-    fs, path = files.filesystem(url)
-    if not files.is_local(url):
+    fs, path = files.filesystem(mix.url)
+    if not files.is_local(mix.url):
         bucket = path.split("/")[0] if not path.startswith("/") else "/"
         try:
             fs.ls(bucket, detail=False)
         except FileNotFoundError:
             return f"{bucket} is not there"
         return None
-    out = os.path.dirname(os.path.dirname(path))
+    named = os.path.dirname(path)
+    linked = [place for place in (path, named) if os.path.islink(place)]
+    out = os.path.dirname(named)
     try:
-        return None if os.listdir(out) else f"{out} is empty, as the folder of a disk that is not mounted"
-    except FileNotFoundError:
-        return f"{out} is not there"
+        for place in [*linked, out]:
+            if not os.path.isdir(place):
+                return f"{place} is not there" if place == out else f"{place} is a link to what is not there"
+            if not os.listdir(place):
+                return f"{place} is empty, as the folder of a disk that is not mounted"
     except OSError as error:
         return str(error)
+    if mix.host not in (None, socket.gethostname()) and not os.path.isdir(path):
+        return f"it was written on {mix.host} and is not there on this machine, {socket.gethostname()}"
+    return None
 
 
 def kept(store: str, folder: str, going: set[str]) -> Iterator[tuple[Known, dict[str, Any] | None]]:

@@ -41,7 +41,10 @@ class FileChanges:
 
 
 def _first(names: list[str]) -> str:
-    return ", ".join([*names[:TOLD], *(["…"] if len(names) > TOLD else [])])
+    shown = (
+        "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in name) for name in names[:TOLD]
+    )
+    return ", ".join([*shown, *(["…"] if len(names) > TOLD else [])])
 
 
 def changed_files(before: list[dict[str, Any]], now: list[dict[str, Any]]) -> FileChanges:

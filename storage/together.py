@@ -1,7 +1,8 @@
 """Many small JSON files of one folder, read as one: a hundred thousand commit points or notes of shards.
 
 What was read stands together in `_together.parquet` of the folder, a copy that may be missing, old or incomplete at
-any time: names come from the listing, what the copy lacks is read one by one. So nothing depends on it but speed.
+any time: names come from the listing, what the copy lacks is read one by one. So nothing depends on it but speed. Who
+removes one of the files removes the copy first: it would speak for the file of that name that is made next.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ CHUNK = 200
 """Files read by one call in a thread: the hand-over costs as much as reading a local one."""
 
 
-def read(folder: str, names: Sequence[str]) -> dict[str, Any]:
-    """What the JSON files `names` of `folder` hold, by name; the copy is renewed if it lacks many.
+def read(folder: str, names: Sequence[str], *, renew: bool = True) -> dict[str, Any]:
+    """What the JSON files `names` of `folder` hold, by name; with `renew` the copy is written anew if it lacks many.
 
     Names are of files that never change: what the copy says of one is what the file says.
 
@@ -35,7 +36,7 @@ def read(folder: str, names: Sequence[str]) -> dict[str, Any]:
         return read_each(folder, names)
     known = stored(folder)
     fresh = read_each(folder, [name for name in names if name not in known])
-    if len(fresh) > FEW:
+    if renew and len(fresh) > FEW:
         store(folder, known | fresh)
     return {name: fresh[name] if name in fresh else known[name] for name in names}
 

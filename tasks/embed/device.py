@@ -133,10 +133,12 @@ def _locked(path: Path, say: Callable[[str], None]) -> int:
 
 
 def _opened(path: Path) -> int:
-    for mode in (os.O_RDWR, os.O_RDONLY):  # without O_CREAT, which Linux refuses on another user's file in /tmp
+    # No link is followed: in a folder that all may write to, it could lead to a file of ours, which would be emptied.
+    for mode in (os.O_RDWR | os.O_NOFOLLOW, os.O_RDONLY | os.O_NOFOLLOW):
+        # Without O_CREAT, which Linux refuses on another user's file in /tmp.
         with suppress(FileNotFoundError, PermissionError):
             return os.open(path, mode)
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
     with suppress(PermissionError):
         os.fchmod(handle, 0o666)  # whatever the umask: other users sign it too
     return handle

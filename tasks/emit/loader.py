@@ -21,8 +21,10 @@ from torch.utils.data import IterableDataset, get_worker_info
 from configs.errors import MixError
 from tasks.emit.opening import counts_of, find_mix, options_of, parts_of
 from tasks.emit.order import Order, share
+from tasks.emit.parts import Part, Source
 from tasks.emit.passes import Begin, Passes
-from tasks.emit.reading import Part, Reader, Source
+from tasks.emit.reading import Reader
+from tasks.emit.texts import first_undecodable, undecodable
 from tasks.emit.values import Pictures, Undecoded, compact, decoders, encoded, tensor_or_list
 
 
@@ -120,8 +122,8 @@ class MixBatches(IterableDataset):
     def _known(self, columns: list[str] | None) -> list[str]:
         """`columns`, or all there are."""
         part = Part(self.source.parts[0], self.source)
-        names = part.schema.names
         part.close()
+        names = part.columns
         if columns is not None and (unknown := sorted(set(columns) - set(names))):
             raise ValueError(f"`columns` has {unknown}; this mix has {names}")
         return names if columns is None else list(columns)
@@ -168,7 +170,10 @@ class MixBatches(IterableDataset):
         batch: dict[str, Any] = {}
         for name in table.column_names:
             if name != self.image:
-                batch[name] = tensor_or_list(table[name])
+                try:
+                    batch[name] = tensor_or_list(table[name])
+                except UnicodeDecodeError as error:
+                    raise MixError(self._bad_text(unit, table.select([name]))) from error
                 continue
             try:
                 batch[name] = pictures(table[name]) if self.decode else encoded(table[name])
@@ -177,16 +182,28 @@ class MixBatches(IterableDataset):
         return batch
 
     def _bad_picture(self, unit: int, error: Undecoded) -> str:
-        """What to say; the row's origin is read only now."""
+        """What to say of a picture that does not decode."""
         step, rank = divmod(unit, self.mix_ranks)
-        names = ["mix_file", "mix_row"]
-        _, rows = next(Reader(self.source, names).batches([[unit]]))
-        origin = rows.slice(error.row, 1).to_pylist()[0]
+        origin = self._origin(unit, error.row)
         return (
             f"the picture of row {origin['mix_row']} of {origin['mix_file']} (batch {step}, rank {rank}, place "
             f"{error.row}) does not decode: {error}. A run with an `embed` section leaves such rows out; "
             "`decode=False` gives the files as they are"
         )
+
+    def _bad_text(self, unit: int, column: pa.Table) -> str:
+        """What to say of a text that is not UTF-8."""
+        name, row, found = first_undecodable(column)
+        advice = "; `columns` reads without it, `as_arrow=True` as it is"
+        return undecodable(name, self._origin(unit, row), found) + advice
+
+    def _origin(self, unit: int, row: int) -> dict[str, Any]:
+        """Input file and row of a row of a batch, read only where something is wrong with it."""
+        found = Reader(self.source, ["mix_file", "mix_row"]).batches([[unit]])
+        _, rows = next(found)
+        found.close()
+        origin: dict[str, Any] = rows.slice(row, 1).to_pylist()[0]
+        return origin
 
     def state_dict(self) -> dict[str, Any]:
         """Where the current pass stands: the version, the order, and the units that all ranks have consumed.

@@ -10,157 +10,15 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
-from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from configs.errors import MixError
-from storage import files, objects
+from storage import files
+from tasks.emit.parts import Group, Part, Shelf, Source
 
 HOLD_BYTES = 128 * files.MiB
 """Decoded row groups held for later batches of a window, per process: half a million captions, some 2,000 pictures."""
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where the rows of a mix are."""
-
-    url: str
-    parts: tuple[str, ...]
-    """URLs, in batch order."""
-    mix_ranks: int
-    options: objects.Options
-    rows: tuple[int, ...] = ()
-    """Rows of each part, as mix.json says; empty where it does not."""
-    unit_rows: int = 0
-    """Rows of each unit where all have equally many, which spares the reading of `place`; else 0."""
-
-    @property
-    def place(self) -> list[str]:
-        """The columns that say which unit a row belongs to."""
-        return ["mix_step", "mix_rank"] if self.mix_ranks > 1 else ["mix_step"]
-
-
-class Part:
-    """An open part: its footer, and its row groups when asked."""
-
-    def __init__(self, url: str, source: Source, needed: Iterable[str] = ()) -> None:
-        """Read the footer; `url` is one of the source's parts.
-
-        Raises:
-            MixError: It is gone or cut off, or lacks one of the columns `needed`.
-        """
-        self.url, self.mix_ranks, self.place = url, source.mix_ranks, source.place
-        at = source.parts.index(url)
-        self.unit_rows, self.first = source.unit_rows, sum(source.rows[:at])
-        self._stack = ExitStack()
-        with explained(url), objects.using(source.options):
-            handle = self._stack.enter_context(files.reading(url))
-            self.file = pq.ParquetFile(handle)
-        if missing := sorted(set(needed) - set(self.schema.names)):
-            raise MixError(f"{url} has no column {missing}, as other parts of the mix do: emit the mix again")
-
-    @property
-    def schema(self) -> pa.Schema:
-        """Its columns."""
-        return self.file.schema_arrow
-
-    def close(self) -> None:
-        """Close the file."""
-        self._stack.close()
-
-    def read(self, group: int, columns: list[str] | None) -> pa.Table:
-        """One row group. No Arrow threads: DataLoader workers are the parallelism, and apache/arrow#50482, a thread
-        pool that has read through a Python file (any remote URL) now and then aborts or hangs the interpreter at exit.
-        """
-        with explained(self.url):
-            return self.file.read_row_group(group, columns=columns, use_threads=False)
-
-    def extent(self, group: int, name: str) -> tuple[int, int]:
-        """Least and greatest value of a column in a row group: the footer's, or the column's own if it was left out."""
-        names = [self.file.schema.column(i).path for i in range(len(self.file.schema))]
-        statistics = self.file.metadata.row_group(group).column(names.index(name)).statistics
-        if statistics is not None and statistics.has_min_max:
-            return statistics.min, statistics.max
-        values = self.read(group, [name])[name].to_numpy()
-        return int(values.min()), int(values.max())
-
-    def last_step(self) -> int:
-        """The step of the last row."""
-        return self.extent(self.file.num_row_groups - 1, "mix_step")[1]
-
-    def groups(self) -> Iterator[Group]:
-        """Yields the row groups in order. Two small columns are read where the footer leaves the units open."""
-        begin = self.first
-        for number in range(self.file.num_row_groups):
-            rows = self.file.metadata.row_group(number).num_rows
-            if self.unit_rows and (counted := self._counted(number, begin, rows)):
-                yield counted
-                begin += rows
-                continue
-            begin += rows
-            (low, high), ranks = self.extent(number, "mix_step"), (0, 0)
-            if self.mix_ranks > 1:
-                ranks = self.extent(number, "mix_rank")
-            group = Group(self, number, low * self.mix_ranks + ranks[0], high * self.mix_ranks + ranks[1])
-            if low != high and self.mix_ranks > 1:
-                group.find(self.read(number, self.place))
-                group.low, group.high = min(group.places), max(group.places)
-            yield group
-
-    def _counted(self, number: int, begin: int, rows: int) -> Group | None:
-        """A row group whose units are where they must be if all have `unit_rows` rows; None if its footer denies it."""
-        low, high = begin // self.unit_rows, (begin + rows - 1) // self.unit_rows
-        if not rows or self.extent(number, "mix_step") != (low // self.mix_ranks, high // self.mix_ranks):
-            return None
-        edges = [max(unit * self.unit_rows - begin, 0) for unit in range(low, high + 1)]
-        spans = zip(edges, [*edges[1:], rows], strict=True)
-        places = {unit: (first, end - first) for unit, (first, end) in zip(range(low, high + 1), spans, strict=True)}
-        return Group(self, number, low, high, places)
-
-
-@dataclass(eq=False)
-class Group:
-    """A row group: the units it has rows of, and its rows while they are held."""
-
-    part: Part
-    number: int
-    low: int
-    high: int
-    places: dict[int, tuple[int, int]] = field(default_factory=dict)
-    """Unit -> first row and number of rows, in order; empty until known."""
-    rows: pa.Table | None = None
-
-    def find(self, place: pa.Table) -> None:
-        """Note where the units begin; `place` has the columns of `Source.place`."""
-        units = place["mix_step"].to_numpy()
-        if self.part.mix_ranks > 1:
-            units = units * self.part.mix_ranks + place["mix_rank"].to_numpy()
-        begins = np.concatenate([[0], np.flatnonzero(units[1:] != units[:-1]) + 1])
-        counts = np.diff(begins, append=len(units))
-        spans = zip(begins.tolist(), counts.tolist(), strict=True)
-        self.places = dict(zip(units[begins].tolist(), spans, strict=True))
-
-    def load(self, columns: list[str]) -> None:
-        """Read the rows, if they are not held."""
-        if self.rows is not None:
-            return
-        if self.low == self.high and not self.places:
-            self.places = {self.low: (0, self.part.file.metadata.row_group(self.number).num_rows)}
-        ask = columns if self.places else [*columns, *(name for name in self.part.place if name not in columns)]
-        table = self.part.read(self.number, ask)
-        if not self.places:
-            self.find(table)
-        self.rows = table.select(columns)
-
-    def slice(self, unit: int) -> pa.Table | None:
-        """The rows of one unit; None if there are none."""
-        place = self.places.get(unit)
-        return None if self.rows is None or place is None else self.rows.slice(*place)
 
 
 class Reader:
@@ -170,7 +28,9 @@ class Reader:
         """Nothing is opened before the first unit is asked for."""
         self._source, self._columns = source, columns
         self._groups: list[Group] = []
+        self._shelf = Shelf()
         self._open: list[Part] = []
+        """Parts of the groups, and of what comes; of their files, the shelf holds some open."""
         self._coming: Iterator[Group] | None = None
         self._first = 0
         self._held: dict[Group, int] = {}
@@ -270,33 +130,6 @@ class Reader:
 
         urls = self._source.parts
         for url in urls[bisect_left(urls, step, key=last_step) if step else 0 :]:
-            part = Part(url, self._source, [*self._columns, *self._source.place])
+            part = Part(url, self._source, [*self._columns, *self._source.place], self._shelf)
             self._open.append(part)
             yield from part.groups()
-
-
-@contextmanager
-def explained(url: str) -> Iterator[None]:
-    """Tells what is wrong with a part; trouble with a network or a store is told as it is.
-
-    Raises:
-        MixError: It is gone, or its bytes are no whole Parquet file.
-    """
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise MixError(
-            f"{url} is gone though the mix was opened: this version was deleted or moved while it was read. Open the "
-            "folder of a version that is kept; `latest.json` names the newest"
-        ) from error
-    except (pa.ArrowException, OSError) as error:
-        if getattr(error, "errno", None):
-            raise
-        raise MixError(
-            f"{url} cannot be read, it is cut off or overwritten ({_first_line(error)}): copy it again, or emit the "
-            "mix again"
-        ) from error
-
-
-def _first_line(error: Any) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -32,6 +32,8 @@ class LitdataExporter:
 
     def __init__(self, config: Export) -> None:
         """Every setting that changes a byte is in the rows that `write` is given."""
+        self._indexes: dict[str, dict[str, Any]] = {}
+        """`index.json` of what was read: all shards of a task are in the same."""
 
     def name(self, number: int) -> str:
         """See `Exporter`."""
@@ -68,22 +70,23 @@ class LitdataExporter:
         return {"index.json": json.dumps(value, sort_keys=True).encode()}
 
     def read(self, url: str, number: int, begin: int, end: int) -> Iterator[Sample]:
-        """See `Exporter`; a remote chunk is fetched first, as LitData has clients of its own."""
+        """See `Exporter`; a remote chunk is fetched first, as LitData has clients of its own.
+
+        The chunk is read with an index of it alone: LitData goes through the whole of an index.
+        """
         from litdata import StreamingDataset
 
-        if files.is_local(url):
-            found = StreamingDataset(files.absolute(url))
-            yield from (_sample(found[i]) for i in range(begin, end))
-            return
+        if url not in self._indexes:
+            self._indexes[url] = json.loads(files.read_bytes(files.join(url, "index.json")))
+        index, chunk = self._indexes[url], files.join(url, self.name(number))
         with tempfile.TemporaryDirectory() as folder:
-            index = json.loads(files.read_bytes(files.join(url, "index.json")))
-            index["chunks"] = [index["chunks"][number]]
-            Path(folder, "index.json").write_text(json.dumps(index))
-            with (
-                files.reading(files.join(url, self.name(number))) as file,
-                open(f"{folder}/{self.name(number)}", "wb") as to,
-            ):
-                shutil.copyfileobj(file, to, files.MiB)
+            Path(folder, "index.json").write_text(json.dumps({**index, "chunks": [index["chunks"][number]]}))
+            here = Path(folder, self.name(number))
+            if files.is_local(url):
+                here.symlink_to(files.absolute(chunk))
+            else:
+                with files.reading(chunk) as file, open(here, "wb") as to:
+                    shutil.copyfileobj(file, to, files.MiB)
             found = StreamingDataset(folder)
             yield from (_sample(found[i]) for i in range(end - begin))
 

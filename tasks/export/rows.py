@@ -13,8 +13,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from configs.errors import MixError
 from storage import files
 from storage.shards import slice_rows
+from tasks.emit.texts import first_undecodable, undecodable
 
 
 class Sample(NamedTuple):
@@ -45,7 +47,11 @@ class Source:
 
 
 def samples(source: Source, begin: int, end: int) -> Iterator[Sample]:
-    """Yields rows `begin` to `end` of the mix in batch order; holds a slice of one row group at a time."""
+    """Yields rows `begin` to `end` of the mix in batch order; holds a slice of one row group at a time.
+
+    Raises:
+        MixError: A text is not UTF-8.
+    """
     for number, (name, first) in enumerate(source.parts):
         after = source.parts[number + 1][1] if number + 1 < len(source.parts) else source.rows
         if after > begin and first < end:
@@ -71,9 +77,19 @@ def _slices(url: str, begin: int, end: int) -> Iterator[pa.Table]:
 
 
 def _samples(table: pa.Table, source: Source) -> Iterator[Sample]:
-    images, paths = _images(table, source.image)
-    texts = table[source.text].to_pylist() if source.text else [None] * table.num_rows
-    rest = table.drop_columns([name for name in (source.image, source.text) if name]).to_pylist()
+    """Yields the rows of a slice.
+
+    Raises:
+        MixError: A text is not UTF-8.
+    """
+    try:
+        images, paths = _images(table, source.image)
+        texts = table[source.text].to_pylist() if source.text else [None] * table.num_rows
+        rest = table.drop_columns([name for name in (source.image, source.text) if name]).to_pylist()
+    except UnicodeDecodeError as error:
+        name, row, found = first_undecodable(table)
+        origin = table.select(["mix_file", "mix_row"]).slice(row, 1).to_pylist()[0]
+        raise MixError(undecodable(name, origin, found)) from error
     for image, path, text, row in zip(images, paths, texts, rest, strict=True):
         if path is not None:
             row = {**row, source.image: path}

@@ -21,7 +21,9 @@ from tasks.report.subject import codes
 PLACES = pa.schema([(name, pa.int64()) for name in ("part", "at", "rows", "now_part", "now_at")])
 """Where the rows of a shard stand in the older ledger and in the newer one; `now_part` -1: in that no more."""
 FATE = ["outcome", "stage", "reason"]
-MOST_SETTINGS = 40
+MOST_SETTINGS, MOST_GROUPS = 40, 40
+LEAST_MOVE = 0.0005
+"""Of a share that is told: less is not seen in per cent with one digit."""
 
 Place = tuple[int, int, int]
 """A part of a ledger, the first row of a shard in it, the shard's rows."""
@@ -74,13 +76,13 @@ def compare(before: str, now: str, shards: pa.Table) -> Counter[str]:
     """
     found: Counter[str] = Counter()
     older, newer, part = None, None, -1
-    for line in shards.to_pylist():
+    for line in shards.sort_by("now_part").to_pylist():  # each part of the newer ledger is read once
         older = older if older is not None else _fates(before, line["part"])
         was = tuple(column[line["at"] : line["at"] + line["rows"]] for column in older[:2])
         if line["now_part"] < 0:
             found["out|gone"] += int(np.count_nonzero(was[0]))
             continue
-        if newer is None or line["now_part"] != part:  # shards come in the order of both ledgers
+        if newer is None or line["now_part"] != part:
             newer, part = _fates(now, line["now_part"]), line["now_part"]
         is_ = tuple(column[line["now_at"] : line["now_at"] + line["rows"]] for column in newer[:2])
         found["stayed"] += int(np.count_nonzero(was[0] & is_[0]))
@@ -125,13 +127,14 @@ def rows_told(tally: Mapping[str, int], kept: int) -> dict[str, Any]:
 
 
 def groups_told(before: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Shares of the groups that have changed, as the reports of both mixes tell `groups`: {group, before, now}."""
+    """Shares of the groups that moved the most, as the reports of both mixes tell `groups`: {group, before, now}."""
     then = {one["group"]: one["achieved"] for one in before}
     share = {one["group"]: one["achieved"] for one in now}
-    changed = [
-        {"group": name, "before": then.get(name, 0.0), "now": share.get(name, 0.0)} for name in sorted(then | share)
-    ]
-    return [one for one in changed if one["before"] != one["now"]]
+    moved = {name: share.get(name, 0.0) - then.get(name, 0.0) for name in then | share}
+    names = sorted(
+        (name for name in moved if abs(moved[name]) >= LEAST_MOVE), key=lambda name: (-abs(moved[name]), name)
+    )
+    return [{"group": name, "before": then.get(name, 0.0), "now": share.get(name, 0.0)} for name in names[:MOST_GROUPS]]
 
 
 def settings_told(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -69,8 +69,8 @@ def write_report(
     from tasks.report import pages
 
     found, thumbnails = findings.found(subject, block_count, summary)
-    if changed := summary["changes"]:
-        parent = pages.facts(files.join(subject.mix.rpartition("/")[0], changed["parent"]))
-        found["changes"] = changed | changes.concepts_told(parent.get("concepts"), found["concepts"])
+    before = summary.pop("concepts_before")
+    if summary["changes"]:
+        found["changes"] = summary["changes"] | changes.concepts_told(before, found["concepts"])
     costs = findings.costs(summary, steps, digests)
     return pages.publish(subject.mix, summary | found | {"stages": costs}, thumbnails)

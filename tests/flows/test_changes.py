@@ -7,8 +7,13 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from corpora import config, rows, run
 
+from flows.pipeline import curate
+from flows.runners import PlainRunner
+from flows.watching import Unwatched
+from storage import manifests
 from tasks.report import pages
 
 
@@ -71,3 +76,59 @@ def test_a_mix_before_that_lost_its_ledger_is_no_reason_to_fail(corpus):
     assert any("could not be found out" in line for line in log)
     shutil.rmtree(first.url), shutil.rmtree(second.url)
     assert run(config(corpus, {"seed": 2})).manifest["parent"] is None
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda url: Path(url, "ledger", "part-00000.parquet").write_bytes(b"PAR1 cut off"),
+        lambda url: Path(url, "report", "report.json").write_text("{"),
+        lambda url: Path(url, "mix.json").write_text('{"version": "older"}'),
+    ],
+    ids=["ledger", "report", "manifest"],
+)
+def test_damage_of_the_mix_before_is_told_and_stops_nothing(corpus, damage):
+    damage(run(config(corpus)).url)
+    log: list[str] = []
+    second = run(config(corpus, {"seed": 1}), log)
+    assert second.emitted and second.manifest["changes"] is None
+    assert second.manifest["parent"] is None or any("could not be found out" in line for line in log)
+
+
+def test_an_empty_mix_never_becomes_the_newest(corpus):
+    good = run(config(corpus))
+    for _ in range(2):  # the second time it is there already
+        assert not run(config(corpus, {"sample": {"batch_size": 4096}})).emitted
+        assert manifests.latest(str(corpus / "out" / "mix")) == good.manifest["version"]
+
+
+def test_a_part_that_lost_bytes_is_written_again(corpus):
+    first = run(config(corpus))
+    part = Path(first.url, "data", "part-00001.parquet")
+    whole = part.read_bytes()
+    emit = next((corpus / "store").glob("emit/*"), None)
+    assert emit is None or not list(emit.iterdir())
+    Path(first.url, "mix.json").unlink()
+    part.write_bytes(whole[:-10])
+    assert run(config(corpus)).url == first.url and part.read_bytes() == whole
+
+
+class Recorder(Unwatched):
+    """Remembers events."""
+
+    def __init__(self):
+        self.events: list[tuple[str, dict]] = []
+
+    def event(self, name, payload):
+        self.events.append((name, payload))
+
+
+def test_a_mix_whose_run_died_before_it_was_told_is_told_by_the_next(corpus):
+    watch = Recorder()
+    for latest_stands, told in ((False, 1), (True, 1), (False, 2)):
+        if not latest_stands:
+            (corpus / "out" / "mix" / "latest.json").unlink(missing_ok=True)
+        mix = curate(config(corpus), PlainRunner(2), lambda line: None, watch)
+        published = [payload for name, payload in watch.events if name == "mixwright.mix.published"]
+        assert len(published) == told and published[-1]["url"] == mix.url
+        assert manifests.latest(str(corpus / "out" / "mix")) == mix.manifest["version"]

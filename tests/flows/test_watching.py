@@ -6,6 +6,7 @@ import base64
 import re
 import time
 
+import httpx
 import pytest
 import yaml
 from corpora import config
@@ -89,6 +90,15 @@ def test_one_line_a_group_of_shards(corpus, api):
         "embed: shards 3-4 of 7",
         "embed: shards 5-6 of 7",
     ]
+
+
+def test_a_server_that_takes_no_artifact_is_no_reason_to_fail(corpus, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise httpx.ConnectError("All connection attempts failed")
+
+    monkeypatch.setattr("prefect.artifacts.create_progress_artifact", refuse)
+    monkeypatch.setattr("flows.curate.create_markdown_artifact", refuse)
+    assert press(corpus, {"name": "dark"}).is_completed()
 
 
 def test_keys_of_artifacts_are_slugs():

@@ -84,10 +84,12 @@ def test_groups_that_come_and_go_have_a_share_of_nothing():
     before = [{"group": "web", "achieved": 0.5}, {"group": "art", "achieved": 0.25}, {"group": "old", "achieved": 0.25}]
     now = [{"group": "web", "achieved": 0.6}, {"group": "art", "achieved": 0.25}, {"group": "new", "achieved": 0.15}]
     assert changes.groups_told(before, now) == [
-        {"group": "new", "before": 0.0, "now": 0.15},
         {"group": "old", "before": 0.25, "now": 0.0},
+        {"group": "new", "before": 0.0, "now": 0.15},
         {"group": "web", "before": 0.5, "now": 0.6},
     ]
+    many = [{"group": f"{i:05d}", "achieved": 1e-4 if i < 999 else 0.9} for i in range(1000)]
+    assert [one["group"] for one in changes.groups_told([], many)] == ["00999"]
 
 
 def test_settings_that_change_nothing_of_the_mix_are_not_told():
