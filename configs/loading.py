@@ -121,6 +121,11 @@ def _fault(fault: Any) -> str:
         return f"`{where}` is no setting; look for a typing error (`mixwright settings` lists them)"
     if fault["type"] == "missing":
         return f"`{where}` is missing"
+    if fault["type"] == "union_tag_not_found":
+        return f"`{where}.kind` is missing"
+    if fault["type"] == "union_tag_invalid":
+        known = fault["ctx"]["expected_tags"].replace("'", "")
+        return f"`{where}.kind` is {masked(repr(fault['ctx']['tag']))}; it must be one of {known}"
     if fault["type"] == "value_error":
         return f"`{where}`: {fault['ctx']['error']}"
     allowed = f"{fault['msg'][0].lower()}{fault['msg'][1:]}"

@@ -56,5 +56,5 @@ def train(mix: str, out: str = "demo/trained", model: str = POCKET, steps: int =
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.basicConfig(level="WARNING" if int(os.environ.get("RANK", 0)) else "INFO", format="%(message)s")
     typer.run(train)

@@ -102,9 +102,10 @@ def _export(mix: str, to_folder: str, kind: str, given: dict[str, Any]) -> str:
     from configs import loading
     from configs.export import Export
     from flows.exporting import export as flow
-    from flows.exporting import export_mix
+    from flows.exporting import export_mix, refuse_logins
     from flows.runners import PlainRunner
 
+    refuse_logins(mix, to_folder)
     settled = loading.checked(Export, {**given, "kind": kind})
     if not PREFECT_API_URL.value():
 

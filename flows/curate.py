@@ -18,7 +18,7 @@ from flows.pipeline import Mix
 from flows.pipeline import curate as curate_plainly
 from flows.reaching import reaching
 from flows.runners import prefect_runner
-from flows.watching import PrefectWatch, shown
+from flows.watching import PrefectWatch, refused, shown
 from tasks.report.markdown import funnel
 from tasks.report.pages import facts, plots
 
@@ -33,7 +33,8 @@ def run_name() -> str:
     """What the run does, for lists of runs: `curate-openmoji`."""
     parameters = flow_run.parameters
     overrides = loading.parse(parameters.get("overrides") or "", "`overrides`")
-    return f"curate-{overrides.get('name') or parameters.get('name') or parameters.get('preset', 'demo')}"
+    preset = parameters.get("preset", "demo")
+    return f"curate-{overrides.get('name') or parameters.get('name') or loading.preset(preset).get('name') or preset}"
 
 
 def resolve(
@@ -93,7 +94,7 @@ def curate(
         with prefect_runner(config.runner) as runner:
             mix = curate_plainly(config, runner, logger.info, watch)
     except (RunFailed, ValueError, OSError) as error:
-        return Failed(message=str(error))
+        return refused(error, logger.info)
     if mix.card:
         with shown(f"the card of {config.name}", logger.info):
             _make_artifacts(config, mix)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from prefect import flow, get_run_logger
-from prefect.states import Completed, Failed, State
+from prefect.states import Completed, State
 from pydantic import Field
 
 from configs.curate import NAME, Preset
@@ -14,7 +14,7 @@ from flows import curate as curating
 from flows.curate import NO_LOGIN, resolve
 from flows.pipeline import embed as embed_plainly
 from flows.runners import prefect_runner
-from flows.watching import PrefectWatch
+from flows.watching import PrefectWatch, refused
 
 
 def run_name() -> str:
@@ -47,4 +47,4 @@ def embed(
         with prefect_runner(config.runner) as runner:
             return Completed(message=embed_plainly(config, runner, logger.info, PrefectWatch(config.name, logger.info)))
     except (RunFailed, ValueError, OSError) as error:
-        return Failed(message=str(error))
+        return refused(error, logger.info)

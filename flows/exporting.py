@@ -13,10 +13,12 @@ from prefect.runtime import flow_run
 from prefect.states import Completed, Failed, State
 
 from configs import loading
-from configs.errors import PlaceError, RunFailed
+from configs.credentials import masked, refuse
+from configs.errors import CredentialsError, PlaceError, RunFailed
 from configs.export import Export, Format
 from configs.runner import Runner as Threads
 from configs.storage import require_packages
+from flows.mixes import MixUrl
 from flows.runners import Runner, prefect_runner
 from flows.watching import PrefectWatch, Unwatched, Watch
 from storage import files, manifests, objects
@@ -196,11 +198,20 @@ def _publish(steps: _Steps, exporter: Exporter, plan: dict[str, Any], shards: li
 def run_name() -> str:
     """What the run does, for lists of runs: `export-webdataset-mixes/openmoji`."""
     parameters = flow_run.parameters
-    return f"export-{parameters.get('to', 'webdataset')}-{parameters['mix'].rstrip('/')}"
+    return f"export-{parameters.get('to', 'webdataset')}-{masked(parameters['mix'].rstrip('/'))}"
+
+
+def refuse_logins(mix: str, out: str) -> None:
+    """Raise CredentialsError if one of these is a URL with a login: Prefect keeps parameters and names of runs."""
+    for name, url in (("the mix", mix), ("the folder of the export", out)):
+        try:
+            refuse(url)
+        except CredentialsError as error:
+            raise CredentialsError(f"{name} is refused: {error}") from None
 
 
 @flow(name="export", flow_run_name=run_name, validate_parameters=True)
-def export(mix: str, out: str, to: Format = "webdataset", overrides: str = "") -> State:
+def export(mix: MixUrl, out: MixUrl, to: Format = "webdataset", overrides: str = "") -> State:
     """Write an emitted mix in a format of other readers, row for row in its order, and read it back.
 
     Args:
@@ -209,12 +220,14 @@ def export(mix: str, out: str, to: Format = "webdataset", overrides: str = "") -
         to: The format.
         overrides: Settings of `configs/export.py` as YAML, for example `shards: 16`; `storage` as in a configuration.
     """
+    log = get_run_logger().info
     try:
+        refuse_logins(mix, out)
         given = {**loading.parse(overrides, "`overrides`"), "kind": to}
         config = loading.checked(Export, given)
         with prefect_runner(Threads(workers=config.workers)) as runner:
-            watch = PrefectWatch(mix.rstrip("/").rpartition("/")[2], get_run_logger().info)
-            made = export_mix(mix, out, config, runner, get_run_logger().info, watch)
+            watch = PrefectWatch(mix.rstrip("/").rpartition("/")[2], log)
+            made = export_mix(mix, out, config, runner, log, watch)
     except (RunFailed, ValueError, OSError) as error:
         return Failed(message=str(error))
     return Completed(message=made.message, data=made.url)

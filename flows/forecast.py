@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from configs.curate import Curate
+from flows.emitting import is_whole
 from flows.freezing import frozen_url
 from flows.nights import changes_ahead
 from flows.pipeline import examine, plan_per_shard
-from flows.planning import ingest_step, mix_step, planned_draws, sample_step
+from flows.planning import emit_step, ingest_step, mix_step, planned_draws, sample_step, version_of
 from flows.planning import select_steps as plan_selects
 from flows.reaching import reaching
 from flows.scanning import Scan
@@ -39,7 +39,8 @@ class Forecast:
 def forecast(config: Curate) -> Forecast:
     """The plan of a run against the store as it is. Reads listings and footers, computes nothing."""
     found, _ = examine(config)
-    every = known_shards(found).every
+    known = known_shards(found)
+    every = known.every
     total = sum(found.rows.values())
     new = [entry for entry in found.entries if entry.file not in found.facts]
     new_rows = sum(found.rows.get(entry.file, 0) for entry in new)
@@ -47,15 +48,21 @@ def forecast(config: Curate) -> Forecast:
     for one in plan_per_shard(config, _vocabulary_digest(config))[0]:
         table.append(_shard_row(one.label, one.step, every, found, new_rows))
     unknown = bool(new or found.waiting)
-    table += [_global_row(label, step) for label, step in _global_steps(config, every, unknown)]
+    steps_ahead, version = _global_steps(config, every, known.entries, unknown)
+    whole = version is not None and is_whole(files.join(config.emit.out, config.name, version))
+    table += [_global_row(label, step, done=whole) for label, step in steps_ahead]
+    table.append(("emit", "parquet", *(("-", "done") if whole else ("all", "-")), "-"))
     size = sum(entry.size for entry in found.entries)
     steps = _most_draws(config, total) // config.sample.superbatch
     emitted = steps * config.sample.batch_size
+    folder = files.join(config.emit.out, config.name)
     lines = [
         f"{len(found.entries)} files, {total:,} rows, {in_bytes(size)}; {len(new)} files are new or have changed",
         *_waiting(found),
-        f"at most {emitted:,} rows emitted, about {in_bytes(round(size / max(1, total) * emitted))}, in "
-        f"{files.join(config.emit.out, config.name)}; emitting needs as much again in {config.store} for a while",
+        f"version {version} is there already, in {folder}"
+        if whole
+        else f"at most {emitted:,} rows emitted, about {in_bytes(round(size / max(1, total) * emitted))}, in {folder}; "
+        f"emitting needs as much again in {config.store} for a while",
     ]
     lines += [*changes_ahead(config, found), *emptiness(config, found)]
     lines += [f"cannot be read: {name}: {why}" for name, why in sorted(found.unreadable.items())]
@@ -113,20 +120,24 @@ def _time(step: Step, done: list[Shard], rows: int) -> str:
     return f"{rows * seconds / seen:,.0f} s of one worker" if seen else "not measured yet"
 
 
-def _global_steps(config: Curate, every: list[Shard], changed: bool) -> list[tuple[str, Step | None]]:
-    labels = [f"select/{section.kind}" for section in config.select] + ["mix", "sample", "emit"]
+def _global_steps(
+    config: Curate, every: list[Shard], entries: list[Shard], changed: bool
+) -> tuple[list[tuple[str, Step | None]], str | None]:
+    """Label and step of what goes over all rows, and the version of the mix; None where it is not known yet."""
+    labels = [f"select/{section.kind}" for section in config.select] + ["mix", "sample"]
     if changed or (config.annotate and frozen_url(config) and _vocabulary_digest(config) is None):
-        return [(label, None) for label in labels]
+        return [(label, None) for label in labels], None
     _, view = plan_per_shard(config, _vocabulary_digest(config))
     selects, view = plan_selects(config, view, every)
     mixing = mix_step(config, view, every)
     sampling = sample_step(config, view, mixing.step)
-    steps: list[Any] = [*(one.step for one in selects), mixing.step, sampling.step]
-    return [*zip(labels, steps, strict=False), ("emit", None)]
+    steps = [*(one.step for one in selects), mixing.step, sampling.step]
+    writing = emit_step(config, view, sampling.step, entries, ingest_step(config))
+    return [*zip(labels, steps, strict=True)], version_of(writing)
 
 
-def _global_row(label: str, step: Step | None) -> Row:
-    done = step is not None and step.is_done()
+def _global_row(label: str, step: Step | None, *, done: bool) -> Row:
+    done = done or (step is not None and step.is_done())
     return (label, step.kind if step else "", "-" if done else "all", "done" if done else "-", "-")
 
 

@@ -15,7 +15,8 @@ from configs.curate import Report
 from flows.curate import NO_LOGIN
 from flows.reporting import redraw
 from flows.terminal import reached_by
-from storage import manifests
+from flows.watching import refused
+from storage import files, manifests
 
 MixUrl = Annotated[str, Field(min_length=1, json_schema_extra={"pattern": NO_LOGIN})]
 """A mix in a form: left empty, or with a login in it, it is refused before there is a run."""
@@ -35,8 +36,8 @@ def report(mix: MixUrl, overrides: str = "", config: str = "") -> State:
         with reached_by(Path(config) if config else None):
             drawn = redraw(mix, given.model_dump(exclude_unset=True))
     except (ValueError, OSError) as error:
-        return Failed(message=str(error))
-    return Completed(message=drawn, data=drawn)
+        return refused(error, get_run_logger().info)
+    return Completed(message=files.absolute(drawn), data=files.absolute(drawn))
 
 
 @flow(name="verify", flow_run_name="verify-{mix}", validate_parameters=True)
@@ -56,7 +57,7 @@ def verify(mix: MixUrl, config: str = "") -> State:
             logger.info("%d files, %.1f MB to hash in %s", len(facts["files"]), size / 1e6, masked(folder))
             wrong = next(manifests.discrepancies(folder), None)
     except (ValueError, OSError) as error:
-        return Failed(message=str(error))
+        return refused(error, get_run_logger().info)
     if wrong:
         return Failed(message=f"{folder}: {wrong}")
     return Completed(message=f"{manifests.all_well(facts)}: {folder}")

@@ -27,6 +27,7 @@ from flows.planning import (
     sample_step,
     score_steps,
     select_steps,
+    version_of,
 )
 from flows.reaching import reaching
 from flows.run import Run
@@ -249,7 +250,7 @@ def _curate(run: Run, made: Made, lease: Lease) -> Mix:
 
     writing = emit_step(config, view, sampling.step, known.entries, ingest_step(config))
     plan = Plan(
-        version=writing.fingerprint[:12],
+        version=version_of(writing),
         schema=schema,
         scores=tuple(score_columns(config, scores)),
         view=view,

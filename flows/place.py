@@ -52,8 +52,9 @@ class Place:
         return self.home / f"mixwright-{part}.log"
 
     def last_words(self, part: str) -> str:
-        """How the log of a part ends, in one line."""
-        return f"{' '.join(self.log(part).read_text(errors='replace').split())[-120:]} (all of it: {self.log(part)})"
+        """The last line of the log of a part."""
+        lines = [line.strip() for line in self.log(part).read_text(errors="replace").splitlines() if line.strip()]
+        return f"{lines[-1][-200:] if lines else 'it said nothing'} (all of it: {self.log(part)})"
 
     @contextmanager
     def running(
@@ -76,7 +77,11 @@ class Place:
         """Raise ServingFailed if a part has ended by itself."""
         for part, child in self.parts.items():
             if child.poll() is not None:
-                raise ServingFailed(f"the {part} ended by itself: {self.last_words(part)}")
+                how = f"was killed by signal {-child.returncode}" if (child.returncode or 0) < 0 else "ended by itself"
+                raise ServingFailed(
+                    f"the {part} {how}, so all was stopped; its last line: {self.last_words(part)}. Start again; a run "
+                    "that stays Running with nobody at work is to be set to Crashed in the UI"
+                )
 
     def wait(self) -> None:
         """Wait until a part ends by itself, which is a failure."""

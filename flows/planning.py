@@ -189,6 +189,11 @@ def sample_step(config: Curate, view: View, mixed: Step) -> Planned:
     return Planned(step, view, section, method, "sample")
 
 
+def version_of(writing: Step) -> str:
+    """The version of the mix that the emit step writes."""
+    return writing.fingerprint[:12]
+
+
 def emit_step(config: Curate, view: View, sampled: Step, entries: list[Shard], ingested: Step) -> Step:
     """The emit step; the head of its fingerprint is the version of the mix."""
     parts = {

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from typing import Any, Protocol, cast
 from uuid import UUID
 
+from prefect.states import Failed, State
+
 PUBLISHED = "mixwright.mix.published"
 WARNING = "mixwright.warning"
 """Event of a warning is this, a dot, and its kind: `mixwright.warning.repeats`."""
@@ -84,6 +86,13 @@ def shown(what: str, log: Callable[[str], None]) -> Iterator[None]:
         yield
     except (HTTPError, PrefectException) as error:
         log(f"the Prefect server could not show {what!r}: {type(error).__name__}: {error}")
+
+
+def refused(error: Exception, log: Callable[[str], None]) -> State:
+    """How a flow ends that was refused or failed in a way that people can mend; the way out stands in the log."""
+    if remedy := getattr(error, "remedy", ""):
+        log(f"{type(error).__name__}: {remedy}")
+    return Failed(message=str(error))
 
 
 def slug(name: str) -> str:

@@ -68,8 +68,8 @@ def _noted(note: str) -> Known:
         return Known(told["url"], note, told.get("host"))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StoreInUse(
-            f"which mix {note} tells of cannot be read ({type(error).__name__}: {error}). Nothing was removed; write the "
-            "mix again by its configuration, or delete the note if the mix is gone"
+            f"which mix {note} tells of cannot be read ({type(error).__name__}: {error}). Nothing was removed; delete "
+            "the note if its mix is gone, else run the mix's configuration again after that, which writes it anew"
         ) from error
 
 

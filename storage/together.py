@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from storage import files, objects
+from storage.listing import listed
 from storage.steps import Step, parquet_bytes
 
 TOGETHER = "_together.parquet"
@@ -27,14 +28,15 @@ CHUNK = 200
 def read(folder: str, names: Sequence[str], *, renew: bool = True) -> dict[str, Any]:
     """What the JSON files `names` of `folder` hold, by name; with `renew` the copy is written anew if it lacks many.
 
-    Names are of files that never change: what the copy says of one is what the file says.
+    Files do not change, but one may be removed, by hand too, and be made anew: the copy is not asked of those that are
+    younger than it, by the clock of where they lie.
 
     Raises:
         FileNotFoundError: One of them is not there.
     """
     if len(names) <= FEW:
         return read_each(folder, names)
-    known = stored(folder)
+    known = _older(folder)
     fresh = read_each(folder, [name for name in names if name not in known])
     if renew and len(fresh) > FEW:
         store(folder, known | fresh)
@@ -49,6 +51,13 @@ def stored(folder: str) -> dict[str, Any]:
         return {}
     values = zip(table["name"].to_pylist(), table["json"].to_pylist(), strict=True)
     return {name: _compact(json.loads(text)) for name, text in values}
+
+
+def _older(folder: str) -> dict[str, Any]:
+    """What the copy says of files that still stand and are not younger than it."""
+    times = {one.name: one.modified for one in listed(folder)}  # first: a copy renewed meanwhile is younger than this
+    known = stored(folder) if TOGETHER in times else {}
+    return {name: value for name, value in known.items() if name in times and times[name] <= times[TOGETHER]}
 
 
 def store(folder: str, values: dict[str, Any]) -> None:

@@ -15,7 +15,12 @@ from PIL import Image
 from configs.export import Export
 from flows.exporting import Exported, export_mix
 from flows.runners import PlainRunner
+from storage import files
 from storage.manifests import file_facts
+from tasks import load
+from tasks.export import METHODS
+from tasks.export.checking import check_shard
+from tasks.export.plan import survey
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 NAMES = ("jpg", "png", "webp", "gif", "bmp", "tiff")
@@ -46,6 +51,8 @@ def table(rows: int, images: bool = True) -> pa.Table:
         "mix_step": pa.array(np.arange(rows) // 8, pa.int64()),
         "mix_rank": pa.array(np.arange(rows) % 8 // 4, pa.int32()),
         "mix_slot": pa.array(np.arange(rows) % 4, pa.int32()),
+        "mix_file": ["web/0.parquet"] * rows,
+        "mix_row": pa.array(range(100, 100 + rows), pa.int64()),
         "mix_uid": [f"{i:032x}" for i in range(rows)],
     }
     return pa.table({name: column for name, column in columns.items() if images or name != "image"})
@@ -76,6 +83,20 @@ def export(mix: str, out: Path | str, log: list[str] | None = None, **settings: 
     config = Export.model_validate(settings)
     lines: list[str] = log if log is not None else []
     return export_mix(mix, str(out), config, PlainRunner(config.workers), lines.append)
+
+
+def check(url: str, mix: str) -> int:
+    """The number of rows of an export, whose files are as its manifest says and whose rows are the mix's."""
+    told, source = files.read_json(f"{url}/export.json"), survey(mix).source
+    for name, facts in told["files"].items():
+        assert file_facts(f"{url}/{name}") == {key: facts[key] for key in ("bytes", "digest")}
+    exporter, begin = load(METHODS, Export(kind=told["format"])), 0
+    for number in range(told["shards"]):
+        end = begin + told["files"][exporter.name(number)]["rows"]
+        check_shard(exporter, url, number, source, (begin, end))
+        begin = end
+    assert begin == source.rows == told["rows"]
+    return begin
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -50,6 +50,12 @@ def rows(steps: int, per_rank: int, ranks: int, seed: int = 0) -> pa.Table:
     )
 
 
+def spoil(texts: list[str], row: int) -> pa.Array:
+    """The texts, with one that is not UTF-8 in a row."""
+    data = pa.array([b"\xff\xfe" if i == row else text.encode() for i, text in enumerate(texts)], pa.binary())
+    return pa.Array.from_buffers(pa.string(), len(data), data.buffers())
+
+
 def build(url, steps=7, ranks=2, *, part_rows=23, group_rows=5, statistics=True) -> pa.Table:
     """Write a mix; its rows."""
     return write(url, rows(steps, 4, ranks), steps, ranks, part_rows, group_rows, statistics)

@@ -199,9 +199,9 @@ class MixBatches(IterableDataset):
 
     def _origin(self, unit: int, row: int) -> dict[str, Any]:
         """Input file and row of a row of a batch, read only where something is wrong with it."""
-        found = Reader(self.source, ["mix_file", "mix_row"]).batches([[unit]])
-        _, rows = next(found)
-        found.close()
+        reader = Reader(self.source, ["mix_file", "mix_row"])
+        _, rows = next(reader.batches([[unit]]))
+        reader.close()
         origin: dict[str, Any] = rows.slice(row, 1).to_pylist()[0]
         return origin
 

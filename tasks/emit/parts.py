@@ -59,6 +59,11 @@ class Shelf:
         self._files[url] = found
         return found[0]
 
+    def clear(self) -> None:
+        """Close all files."""
+        for url in list(self._files):
+            self.close(url)
+
     def close(self, url: str) -> None:
         """Close the file at `url`, if it is open."""
         if url in self._files:

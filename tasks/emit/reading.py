@@ -55,8 +55,7 @@ class Reader:
 
     def close(self) -> None:
         """Close all files and forget all rows."""
-        for part in self._open:
-            part.close()
+        self._shelf.clear()
         self._groups, self._open, self._coming, self._held = [], [], None, {}
 
     def _rows(self, unit: int, uses: Counter[Group], last: int) -> pa.Table:

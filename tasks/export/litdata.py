@@ -88,7 +88,7 @@ class LitdataExporter:
                 with files.reading(chunk) as file, open(here, "wb") as to:
                     shutil.copyfileobj(file, to, files.MiB)
             found = StreamingDataset(folder)
-            yield from (_sample(found[i]) for i in range(end - begin))
+            yield from (_sample(found[i]) for i in range(len(found)))
 
 
 def _sample(found: dict[str, Any]) -> Sample:

@@ -87,8 +87,8 @@ def _samples(table: pa.Table, source: Source) -> Iterator[Sample]:
         texts = table[source.text].to_pylist() if source.text else [None] * table.num_rows
         rest = table.drop_columns([name for name in (source.image, source.text) if name]).to_pylist()
     except UnicodeDecodeError as error:
-        name, row, found = first_undecodable(table)
-        origin = table.select(["mix_file", "mix_row"]).slice(row, 1).to_pylist()[0]
+        name, at, found = first_undecodable(table)
+        origin = table.select(["mix_file", "mix_row"]).slice(at, 1).to_pylist()[0]
         raise MixError(undecodable(name, origin, found)) from error
     for image, path, text, row in zip(images, paths, texts, rest, strict=True):
         if path is not None:

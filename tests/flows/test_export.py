@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,7 +13,8 @@ from pathlib import Path
 import buckets
 import pytest
 import yaml
-from exported import contents, export, write_mix
+from exported import check, contents, export, write_mix
+from served import ask
 from typer.testing import CliRunner
 
 from configs.errors import ConfigError, MixError, PlaceError, RunFailed
@@ -22,7 +24,6 @@ from storage import objects
 from tasks.export import METHODS
 from tasks.export import litdata as chunks
 from tasks.export import webdataset as tars
-from tasks.export.checking import check
 
 EXPORTERS = {"webdataset": tars.WebdatasetExporter, "litdata": chunks.LitdataExporter}
 
@@ -56,8 +57,7 @@ def test_what_an_attempt_finished_is_not_written_again(made, kind, tmp_path, mon
     left = contents(tmp_path / "out")
     names = {EXPORTERS[kind](None).name(number) for number in (0, 1, 3)}
     assert {name for name in left if not name.startswith("_export/")} == names
-    with pytest.raises(MixError, match="is no export, or not a whole one"):
-        check(str(tmp_path / "out"), url)
+    assert "export.json" not in left
 
     monkeypatch.setattr(
         EXPORTERS[kind], "write", lambda self, to, samples: wrote.append(to) or write(self, to, samples)
@@ -167,6 +167,29 @@ def test_the_flow_exports_and_says_so(made, tmp_path, prefect_server):
     assert contents(tmp_path / "out") == contents(folder / "litdata")
     state = exporting.export(url, str(tmp_path / "out"), "webdataset", return_state=True)
     assert state.is_failed() and "holds another export (litdata of version" in state.message
+
+
+@pytest.mark.flow
+def test_a_login_in_a_url_reaches_no_run(prefect_server, tmp_path):
+    from prefect.settings import PREFECT_API_URL
+
+    login = "s3://AKIAEXAMPLEKEY0:planted-4711@bucket/mix"
+    server = PREFECT_API_URL.value()
+    cli = CliRunner(env={"COLUMNS": "200", "NO_COLOR": "1"})
+    before = ask(server, "/flow_runs/count", {})
+    for arguments, name in (([login, str(tmp_path)], "the mix"), (["some/mix", login], "the folder of the export")):
+        told = cli.invoke(app, ["export", *arguments])
+        assert told.exit_code == 2 and f"{name} is refused: it is a URL with a user name" in told.output, told.output
+        assert "planted-4711" not in told.output
+    assert ask(server, "/flow_runs/count", {}) == before  # no run keeps it
+    properties = exporting.export.parameters.properties
+    for name in ("mix", "out"):  # what a form's schema refuses makes no run either
+        assert not re.search(properties[name]["pattern"], login) and re.search(properties[name]["pattern"], "s3://b/m")
+        assert properties[name]["minLength"] == 1
+    state = exporting.export(login, str(tmp_path), return_state=True)
+    assert state.is_failed() and "the mix is refused" in state.message and "planted" not in state.message
+    found = ask(server, "/flow_runs/filter", {"flow_runs": {"id": {"any_": [str(state.state_details.flow_run_id)]}}})
+    assert found[0]["name"].startswith("export-webdataset-s3://***@") and "planted" not in found[0]["name"]
 
 
 @pytest.mark.nightly

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import signal
@@ -145,7 +146,8 @@ def test_check_and_a_dry_run_say_what_a_run_would_meet(corpus):
 def test_a_rewritten_unit_stands_for_all_the_shards_it_was_converted_to(tmp_path):
     before = [{"file": f"big.jsonl#{number:05d}", "digest": "1", "rows": 1} for number in range(2)]
     before.append({"file": "small.jsonl", "digest": "2", "rows": 1})
-    files.write_json(f"{tmp_path}/out/mix/{'0' * 12}/mix.json", {"version": "0" * 12, "parents": before})
+    told = {"version": "0" * 12, "parents": before, "config": {}}
+    files.write_json(f"{tmp_path}/out/mix/{'0' * 12}/mix.json", told)
     manifests.point_latest(f"{tmp_path}/out/mix", "0" * 12)
     units = [InputFile(name, name, 1, "") for name in ("big.jsonl", "new.jsonl")]
     assert changes_ahead(config(tmp_path), Scan((), pending={0: units})) == [
@@ -289,6 +291,43 @@ def test_versions_are_kept_by_count_or_by_age_and_the_newest_always(corpus):
         assert done.mixes == len(left) and len(done.versions) == 4 - len(left)
 
 
+def test_versions_without_rows_use_up_nothing_of_what_is_kept(corpus):
+    mix, now = run(config(corpus)), datetime.now(UTC)
+    Path(mix.url).rename(corpus / "made")
+    for number in range(8):  # by age: 0 is the newest; from 2 to 6 they have no rows
+        copy = corpus / "out/mix" / (f"{number}" * 12)
+        shutil.copytree(corpus / "made", copy)
+        created = (now - timedelta(days=number)).isoformat(timespec="seconds")
+        counts = mix.manifest["counts"] | ({"emitted": 0} if 2 <= number <= 6 else {})
+        (copy / "mix.json").write_text(json.dumps(mix.manifest | {"created": created, "counts": counts}))
+    for latest, rules, left in [
+        ("1", {"keep": 4}, "0123457"),
+        ("1", {"keep": 3, "keep_days": 4.5}, "012347"),
+        ("7", {"keep": 2}, "0723"),
+        ("3", {"keep": 1}, "03"),
+    ]:
+        manifests.point_latest(f"{corpus}/out/mix", latest * 12)
+        cleaned(config(corpus), **rules)
+        assert {path.name[0] for path in (corpus / "out/mix").iterdir() if path.is_dir()} == set(left), rules
+
+
+def test_a_version_that_is_a_link_stays_and_is_told(corpus):
+    first, second = run(config(corpus)), run(config(corpus, {"seed": 3}))
+    Path(first.url).rename(corpus / "disk")
+    Path(first.url).symlink_to(corpus / "disk")
+    before = digests(corpus / "disk", "")
+    for _ in range(2):
+        done = cleaned(config(corpus, {"seed": 3}), keep=1)
+        assert done.versions == [] and done.mixes == 2
+        assert done.notes == [f"version {first.url} stays: it is a link; remove what it leads to, then the link"]
+    assert digests(corpus / "disk", "") == before and list(manifests.discrepancies(first.url)) == []
+    (corpus / "disk/mix.json").unlink()  # what is left is no mix
+    done = cleaned(config(corpus, {"seed": 3}), keep=1)
+    assert done.versions == [] and "it is a link" in done.notes[0] and Path(first.url).is_symlink()
+    Path(first.url).unlink()
+    assert cleaned(config(corpus, {"seed": 3}), keep=1).mixes == 1 and list(manifests.discrepancies(second.url)) == []
+
+
 def test_half_removed_versions_go_after_their_time(corpus):
     settings = config(corpus)
     mix = run(settings)
@@ -404,6 +443,25 @@ def test_the_command_prints_what_goes_and_removes_it_only_without_dry_run(corpus
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 0 and "would" not in result.output and "removed; 1 mixes" in result.output
     assert len(list((corpus / "out/mix").glob("*/mix.json"))) == 1
+
+
+def test_keep_days_of_nothing_keeps_all_in_the_command_as_in_the_flow(corpus, monkeypatch):
+    asked = []
+
+    def look(settings, rules, log):
+        asked.append(rules)
+        return Cleaned(settings.store, rules)
+
+    monkeypatch.setattr("flows.gc.clean", look)
+    settings = yaml.safe_dump(config(corpus).model_dump(mode="json"))
+    (corpus / "my.yaml").write_text(settings)
+    monkeypatch.setattr("flows.gc.get_run_logger", lambda: logging.getLogger("gc"))
+    for days, count in [(0, 0), (1.5, 0), (0, 2)]:
+        command = ["gc", str(corpus / "my.yaml"), "--keep-days", str(days), "--keep", str(count)]
+        assert CliRunner().invoke(app, command).exit_code == 0
+        assert gc.fn(overrides=settings, keep_days=days, keep=count).is_completed()
+    assert [(rules.keep_days, rules.keep) for rules in asked[::2]] == [(None, None), (1.5, None), (None, 2)]
+    assert asked[::2] == asked[1::2]
 
 
 @pytest.mark.flow

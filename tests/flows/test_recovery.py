@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -18,8 +19,11 @@ import yaml
 from corpora import config, digests, run, write_corpus
 
 from configs.errors import PlaceError, PlaceFull, ReadOnly, RunFailed, StoreLost
+from configs.loading import validate
 from flows.curate import curate
-from storage import files, manifests
+from flows.losses import losses_told
+from flows.planning import conversion_step
+from storage import files, manifests, together
 from storage.shards import find
 from storage.steps import Step
 from tasks.mix import task as mix_task
@@ -304,6 +308,71 @@ def test_a_flow_whose_store_is_deleted_ends_failed_with_that_sentence(folder, wh
     assert "\n" not in state.message
     written.__self__.clear()
     rerun(folder, whole)
+
+
+def lose(settings, gone: str | None = None) -> None:
+    """What a run does when a shard's sidecar is gone, or the file `gone`."""
+    embed = Step(settings.store, "embed", "columns", "0" * 32)
+    with pytest.raises(StoreLost), losses_told(settings, [] if gone else [(embed, {"1" * 32})]):
+        raise FileNotFoundError(errno.ENOENT, "No such file", gone)
+
+
+def test_a_loss_withdraws_no_conversion_but_those_that_lost_a_file(tmp_path):
+    (tmp_path / "in").mkdir()
+    for name in "abcd":
+        lines = "".join(f'{{"text": "{name} {row}"}}\n' for row in range(20))
+        (tmp_path / "in" / f"{name}.jsonl").write_text(lines + ("[1]\n" if name == "a" else ""))
+    settings = validate(
+        {
+            "store": f"{tmp_path}/store",
+            "max_quarantine_fraction": 1,
+            "input": {"kind": "jsonl", "path": f"{tmp_path}/in", "text": "text", "image": None},
+            "select": [{"kind": "exact_duplicates"}],
+            "emit": {"out": f"{tmp_path}/out"},
+            "sample": {"kind": "iid", "batch_size": 8, "filter_ratio": 0},
+            "report": {"gallery_rows": 0},
+        }
+    )
+    mix = run(settings)
+    wanted = digests(Path(mix.url), "data", "ledger", "quarantine")
+    step = conversion_step(settings, settings.inputs[0])
+    every = {step.facts(unit)["file"][0]: unit for unit in step.committed()}
+    assert sorted(every) == list("abcd") and step.facts(every["a"])["parts"][0]["failed"] == 1
+    lose(settings)
+    assert step.committed() == set(every.values())
+    Path(step.file(f"{every['a']}-00000.failures.parquet")).unlink()
+    Path(step.file(f"{every['b']}-00000.parquet")).unlink()
+    lose(settings)
+    assert step.committed() == {every["c"], every["d"]}
+    lose(settings, step.file(f"{every['c']}-00000.parquet"))  # seen as gone: it comes and goes
+    assert step.committed() == {every["d"]}
+    shutil.rmtree(mix.url)
+    assert digests(Path(run(settings).url), "data", "ledger", "quarantine") == wanted
+    assert step.committed() == set(every.values())
+
+
+def test_commit_points_are_looked_through_together_and_the_copy_goes_with_one(folder, monkeypatch):
+    monkeypatch.setattr(together, "FEW", 10)
+    settings, step = config(folder), Step(f"{folder}/store", "embed", "columns", "f" * 32)
+    names = [f"{number:032x}" for number in range(50)]
+    for name in names:
+        step.publish(name, pa.table({"row": [1]}), [(0, "bad", "it is")] if name == names[1] else [], 0.0)
+    seen: list[threading.Thread] = []
+    read = files.read_json
+    monkeypatch.setattr(files, "read_json", lambda url: (seen.append(threading.current_thread()), read(url))[1])
+    lose(settings)
+    assert len(seen) == 50 and threading.main_thread() not in seen
+    assert not Path(step.file(together.TOGETHER)).exists()  # to look needs no copy
+    together.facts(step, names)
+    seen.clear()
+    lose(settings)
+    assert seen == [] and len(step.committed()) == 50 and Path(step.file(together.TOGETHER)).exists()
+    Path(step.file(f"{names[0]}.parquet")).unlink()
+    Path(step.file(f"{names[1]}.failures.parquet")).unlink()
+    lose(settings)
+    assert step.committed() == set(names[2:]) and seen == []
+    step.publish(names[0], pa.table({"row": [1, 2]}), [], 0.0)
+    assert [one["rows"] for one in together.facts(step, [names[0], *names[2:]])] == [2] + [1] * 48
 
 
 def test_an_error_that_is_no_loss_stays_what_it_is(folder, monkeypatch):

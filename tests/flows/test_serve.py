@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from uuid import UUID
 
 import psutil
 import pytest
@@ -20,6 +23,7 @@ from typer.testing import CliRunner
 from configs import loading
 from configs.errors import ConfigError
 from flows import place as places
+from flows import serve
 from flows.cli import app
 from flows.curate import resolve
 from flows.place import Place, answers, server
@@ -49,6 +53,69 @@ def test_local_paths_are_absolute_and_urls_are_left_alone(tmp_path, monkeypatch)
     made = yaml.safe_load(Service(loading.validate(values)).parameters["overrides"])
     assert [one["path"] for one in made["input"]] == [f"{tmp_path}/in", "memory://bucket/b"]
     assert (made["store"], made["emit"]["out"]) == (f"{tmp_path}/store", "memory://bucket/out")
+
+
+def test_a_name_on_the_hub_is_no_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "org" / "saved").mkdir(parents=True)
+    several = [
+        {"kind": "huggingface", "name": "a", "path": "org/data", "image": "img"},
+        {"kind": "huggingface", "name": "b", "path": "org/saved", "image": "img"},
+    ]
+    made = yaml.safe_load(Service(loading.validate({"input": several})).parameters["overrides"])
+    assert [one["path"] for one in made["input"]] == ["org/data", f"{tmp_path}/org/saved"]
+
+
+def test_a_configuration_longer_than_an_argument_may_be_reaches_the_process(tmp_path, monkeypatch):
+    asked = []
+
+    @contextmanager
+    def connected(port, home, env, api):
+        yield Place("http://127.0.0.1:9/api", tmp_path / "home", env)
+
+    def command(self, *arguments, **_):
+        asked.extend(arguments)
+        return {"args": [sys.executable, "-c", READS, *arguments], "cwd": tmp_path, "env": os.environ}
+
+    monkeypatch.setattr(serve, "connected", connected)
+    monkeypatch.setattr(serve, "register", lambda place, service: UUID(int=0))
+    monkeypatch.setattr(Place, "command", command)
+    service = Service(config(tmp_path, {"input": {"exclude": [f"column {i}" for i in range(20_000)]}}))
+    assert len(json.dumps(service.parameters)) > 140_000  # Linux takes 131,072 bytes
+    with serve.serving(service, 4200, tmp_path) as (place, _):
+        assert place.parts["serve"].wait(60) == 0, place.last_words("serve")
+        assert place.log("serve").read_text() == "0o600 mix-served"
+        assert json.loads(Path(asked[0]).read_text())["parameters"] == service.parameters
+    assert not Path(asked[0]).exists()
+
+
+READS = """
+import json, os, sys
+with open(sys.argv[1]) as file:
+    print(oct(os.stat(file.fileno()).st_mode & 0o777), json.load(file)["name"], end="")
+"""
+
+
+def test_the_process_serves_what_the_file_tells(tmp_path, monkeypatch):
+    import prefect.runner
+
+    served = []
+
+    class Runner:
+        def __init__(self, **_):
+            pass
+
+        def add_deployment(self, deployment):
+            served.append((deployment.name, deployment.parameters))
+
+        async def start(self):
+            served.append("started")
+
+    monkeypatch.setattr(prefect.runner, "Runner", Runner)
+    service = Service(config(tmp_path))
+    (tmp_path / "told.json").write_text(json.dumps({"name": service.name, "parameters": service.parameters}))
+    serve.main(tmp_path / "told.json")
+    assert served == [("mix-served", service.parameters), "started"]
 
 
 def test_when_it_runs_next(tmp_path):

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from configs.errors import StoreInUse
-from storage import files, garbage, mixes, objects
+from storage import files, garbage, mixes, objects, together
 from storage.fingerprints import digest
 from storage.garbage import References, find, remove
+from storage.steps import Step
 
 OLD = 30 * files.DAY
 
@@ -184,6 +185,39 @@ def test_a_folder_is_renamed_before_it_is_removed(tmp_path, monkeypatch):
     assert below(str(tmp_path)) == set()
 
 
+def test_the_copy_of_commit_points_goes_before_the_first_of_them(tmp_path, monkeypatch):
+    copies = {place: f"{place}/{together.TOGETHER}" for place in (EMBED, SCORE, STALE, JSONL, "ingest/_files")}
+    gone = [one for one in GARBAGE if one.startswith((EMBED, STALE, "ingest/_files"))]
+    write(str(tmp_path), [*KEPT, *gone, *copies.values()])
+    alone = f"embed/columns/{name('alone')}/{together.TOGETHER}"
+    write(str(tmp_path), [alone], seconds_ago=60)
+    order, unlink = [], os.unlink
+
+    def watched(path):
+        order.append(str(Path(path).relative_to(tmp_path)))
+        unlink(path)
+
+    monkeypatch.setattr(os, "unlink", watched)
+    clean(str(tmp_path), needed())
+    assert below(str(tmp_path)) == {*KEPT, copies[SCORE], copies[JSONL]}  # of these none went
+    for place in (EMBED, STALE, "ingest/_files"):
+        assert next(path for path in order if path.startswith(f"{place}/")) == copies[place]
+    assert not (tmp_path / STALE).exists() and not (tmp_path / alone).parent.exists()
+
+
+def test_a_commit_point_made_anew_after_cleaning_is_the_one_that_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(together, "FEW", 1)
+    step = Step(str(tmp_path), "ingest", "jsonl", name("j"))
+    units = [name("unit"), name("old unit"), name("older unit")]
+    for unit in units:
+        step.commit(unit, file="x", parts=[], broken="it breaks off")
+    together.facts(step, units)
+    clean(str(tmp_path), needed(), time.time() + files.DAY)
+    assert step.committed() == {units[0]}
+    step.commit(units[1], file="x", parts=[], broken=None)
+    assert [one["broken"] for one in together.facts(step, units[:2])] == ["it breaks off", None]
+
+
 def test_an_object_store(s3, planted, monkeypatch):
     place = s3.place("garbage")
     with objects.using(s3.options):
@@ -249,6 +283,60 @@ def test_a_mix_out_of_reach_stops_it(tmp_path, trouble):
             (tmp_path / "disk").write_text("")
     with pytest.raises(StoreInUse, match=f"whether the mix {url} still needs the store cannot be told: .*_mixes/"):
         list(mixes.kept(str(tmp_path / "store"), str(tmp_path / "none"), set()))
+
+
+def test_a_mix_on_the_disk_of_another_machine_stops_it(tmp_path, monkeypatch):
+    url = publish(tmp_path / "mixes", tmp_path / "store", "0" * 12)
+    publish(tmp_path / "mixes", tmp_path / "store", "1" * 12)
+    kept = list(mixes.kept(str(tmp_path / "store"), str(tmp_path / "none"), set()))
+    files.remove(url)
+    here = mixes.socket.gethostname()
+    monkeypatch.setattr(mixes.socket, "gethostname", lambda: "elsewhere")
+    with pytest.raises(
+        StoreInUse, match=f"needs the store .*: it was written on {here} and is not there on .*elsewhere"
+    ):
+        list(mixes.kept(str(tmp_path / "store"), str(tmp_path / "none"), set()))
+    Path(url).mkdir()  # half removed: so its place is reached
+    assert [mix for mix, told in mixes.kept(str(tmp_path / "store"), str(tmp_path / "none"), set()) if told is None]
+    Path(url).rmdir()
+    monkeypatch.undo()
+    found = {mix.url: told for mix, told in mixes.kept(str(tmp_path / "store"), str(tmp_path / "none"), set())}
+    assert len(kept) == len(found) == 2 and found[url] is None
+    # An older note names no machine; nor does that of a mix which every machine reaches.
+    note = Path(next(mix.note for mix in mixes.registered(str(tmp_path / "store")) if mix.url == url))
+    files.write_json(str(note), {"url": url, "name": "pairs", "version": "0" * 12})
+    monkeypatch.setattr(mixes.socket, "gethostname", lambda: "elsewhere")
+    assert mixes.manifest_at(mixes.Known(url, str(note))) is None
+    mixes.register(str(tmp_path / "remote"), "memory://out/pairs/0", "pairs", "0")
+    assert [mix.host for mix in mixes.registered(str(tmp_path / "remote"))] == [None]
+
+
+@pytest.mark.parametrize("level", ["version", "name"])
+@pytest.mark.parametrize("trouble", ["missing", "empty"])
+def test_a_mix_behind_a_link_to_a_disk_that_is_not_there_stops_it(tmp_path, level, trouble):
+    url = publish(tmp_path / "out", tmp_path / "store", "0" * 12)
+    (tmp_path / "out" / "other").mkdir()
+    place = Path(url) if level == "version" else Path(url).parent
+    place.rename(tmp_path / "disk")
+    place.symlink_to(tmp_path / "disk")
+    assert [told is not None for _, told in mixes.kept(f"{tmp_path}/store", f"{tmp_path}/out/pairs", set())] == [True]
+    (tmp_path / "disk").rename(tmp_path / "unmounted")
+    if trouble == "empty":
+        (tmp_path / "disk").mkdir()
+    with pytest.raises(StoreInUse, match=f"{place} is (a link to what is not there|empty)"):
+        list(mixes.kept(f"{tmp_path}/store", f"{tmp_path}/out/pairs", set()))
+
+
+def test_foreign_files_among_the_notes_do_not_matter_and_a_damaged_note_is_named(tmp_path):
+    url = publish(tmp_path / "out", tmp_path / "store", "0" * 12)
+    for foreign in ("notes.txt", "mine.json"):
+        (tmp_path / "store/_mixes" / foreign).write_text("what I keep")
+    (mix,) = mixes.registered(str(tmp_path / "store"))
+    assert mix.url == url and mix.note
+    for damage in ('{"url": ', "[]", "{}"):
+        Path(mix.note).write_text(damage)
+        with pytest.raises(StoreInUse, match=f"which mix {mix.note} tells of cannot be read .*Nothing was removed"):
+            mixes.registered(str(tmp_path / "store"))
 
 
 def test_a_bucket_that_is_gone_or_refuses_stops_it(s3, planted, tmp_path):

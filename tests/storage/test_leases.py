@@ -182,6 +182,39 @@ def test_a_deleted_store_is_not_made_again_by_the_renewal(tmp_path, monkeypatch)
         assert not (tmp_path / "store").exists()
 
 
+def test_a_deleted_note_is_written_again_while_the_store_stands(tmp_path, monkeypatch):
+    monkeypatch.setattr(leases, "RENEW_SECONDS", 0.02)
+    store = str(tmp_path / "store")
+    with running(store) as lease:
+        lease.take()
+        (before,) = leases.holders(store)
+        files.remove(files.join(store, "_runs"))
+        soon(lambda: leases.holders(store))
+        (again,) = leases.holders(store)
+        assert (again.file, again.pid, again.since) == (before.file, os.getpid(), before.since)
+    assert leases.holders(store) == []
+
+
+def test_a_note_on_its_way_at_the_end_does_not_stand_after_it(memory, monkeypatch):
+    monkeypatch.setattr(leases, "RENEW_SECONDS", 0.02)
+    write, on_its_way = files.write_json, threading.Event()
+
+    def slow(url, value):
+        if threading.current_thread().name == "lease":
+            on_its_way.set()
+            time.sleep(0.01)
+        write(url, value)
+
+    monkeypatch.setattr(files, "write_json", slow)
+    with running(memory) as lease:
+        lease.take()
+        renewal = lease._renewal
+        monkeypatch.setattr(leases, "RENEW_SECONDS", 30.0)  # what its end waits for it
+        on_its_way.wait(30)
+    renewal.join(30)
+    assert leases.holders(memory) == []
+
+
 def test_cleaning_that_slept_stops_before_it_removes_more(tmp_path, monkeypatch):
     with cleaning(tmp_path / "store") as lease:
         lease.take_alone()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -57,6 +58,21 @@ def test_a_commit_point_that_is_missing_is_an_error_and_a_lost_copy_is_none(tmp_
     (Path(step.url) / together.TOGETHER).unlink()
     opened.clear()
     assert len(together.facts(step, names)) == 50 == len(opened)
+
+
+def test_a_commit_point_that_was_deleted_by_hand_and_made_anew_is_the_one_that_is_read(tmp_path, opened):
+    step = Step(str(tmp_path), "ingest", "jsonl", "f")
+    names = commit(step, 50)
+    together.facts(step, names)
+    Path(step.file(f"{names[7]}.json")).unlink()
+    with pytest.raises(FileNotFoundError):
+        together.facts(step, names)
+    copied = Path(step.file(together.TOGETHER)).stat().st_mtime
+    opened.clear()
+    step.commit(names[7], rows=1007, failures=0)
+    os.utime(step.file(f"{names[7]}.json"), (copied + 1, copied + 1))  # clocks are coarse
+    assert [one["rows"] for one in together.facts(step, names)] == [*range(7), 1007, *range(8, 50)]
+    assert opened == [step.file(f"{names[7]}.json")]
 
 
 def entries(count: int) -> list[InputFile]:

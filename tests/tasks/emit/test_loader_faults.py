@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from small_mixes import COLUMNS, build, draws, png, rows, units, write
+from small_mixes import COLUMNS, build, draws, png, rows, spoil, units, write
 from torch.utils.data import DataLoader
 from workers import clean
 
@@ -41,6 +41,28 @@ def test_a_picture_that_does_not_decode_is_named(tmp_path, workers, threads):
     said = str(error.value)
     assert f"the picture of row {100 + row} of web/0.parquet (batch 2, rank 0, place 0) does not decode" in said
     assert "truncated_image" in said and "`embed`" in said and "`decode=False`" in said
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("name", ["text", "tags"])
+def test_a_text_that_is_not_utf8_is_named(tmp_path, workers, name):
+    table, row = rows(7, 4, 2), 17
+    texts = spoil([f"row {i}" for i in range(len(table))], row)
+    column = texts if name == "text" else pa.ListArray.from_arrays(pa.array(range(len(table) + 1), pa.int32()), texts)
+    write(tmp_path, table.set_column(table.column_names.index(name), name, column), 7, 2)
+    loaded = DataLoader(
+        MixBatches(tmp_path, columns=["mix_draw", name]),
+        batch_size=None,
+        num_workers=workers,
+        multiprocessing_context=clean(workers),
+    )
+    with pytest.raises(MixError) as error:
+        list(loaded)
+    said = str(error.value)
+    assert f"the column '{name}' of row {100 + row} of web/0.parquet holds text that is not UTF-8 (b'\\xff" in said
+    assert "`input.exclude`" in said and "`columns` reads without it" in said
+    assert sum(map(len, draws(MixBatches(tmp_path, columns=["mix_draw"])))) == len(table)
+    assert len(list(MixBatches(tmp_path, as_arrow=True))) == 14
 
 
 def test_undecoded_pictures(tmp_path):

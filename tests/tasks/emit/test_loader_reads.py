@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections import Counter
+from contextlib import suppress
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,7 +17,7 @@ from workers import clean
 from configs.errors import MixError
 from storage import files, objects
 from tasks.emit import loader as module
-from tasks.emit import reading
+from tasks.emit import parts, reading
 from tasks.emit.loader import MixBatches
 from tasks.emit.order import Order
 
@@ -65,6 +67,33 @@ def test_what_is_held_is_bounded_and_the_batches_are_the_same(tmp_path, reads, m
     groups = len(reads)
     assert most[1 << 30][1] == groups < most[2000][1] < most[1][1] <= 2 * 60
     assert most[2000][0] <= 2000 < most[1 << 30][0]
+
+
+def parts_open(folder) -> int:
+    """Files of the mix in `folder` that this process holds open."""
+    found = 0
+    for handle in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):
+            found += os.readlink(f"/proc/self/fd/{handle}").startswith(f"{folder}/data/part-")
+    return found
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="counts this process's open files")
+@pytest.mark.parametrize("statistics", [True, False])
+@pytest.mark.parametrize("most", [32, 2])
+def test_a_window_over_many_parts_holds_few_files_open(tmp_path, monkeypatch, most, statistics):
+    if most != 32:
+        monkeypatch.setattr(parts, "OPEN_FILES", most)
+    batches = units(build(tmp_path, 60, 1, part_rows=3, group_rows=2, statistics=statistics), 1)
+    assert len(list((tmp_path / "data").iterdir())) > 60
+    order = Order(60, 1, 60, 0)
+    opened = []
+    found = iter(MixBatches(tmp_path, columns=COLUMNS, shuffle_window=60))
+    for unit in next(order.stretches(range(60), 0)):
+        assert next(found)["mix_draw"].tolist() == batches[unit]
+        opened.append(parts_open(tmp_path))
+    assert 1 <= max(opened) <= most
+    assert next(found, None) is None and parts_open(tmp_path) == 0
 
 
 def test_arrow_tables_pass_as_they_are_and_travel_light(tmp_path, monkeypatch):

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 import tarfile
 from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from exported import NAMES, contents, export, picture, write_mix
+from exported import NAMES, check, contents, export, picture, write_mix
 from hypothesis import given
 from hypothesis import strategies as st
+from small_mixes import spoil
 
-from configs.errors import MixError
+from configs.errors import MixError, RunFailed
+from configs.export import Export
+from tasks import load
 from tasks.export import METHODS
-from tasks.export.checking import check
-from tasks.export.plan import Extent, cuts
-from tasks.export.rows import Source
+from tasks.export.checking import check_shard
+from tasks.export.plan import Extent, cuts, survey
+from tasks.export.rows import Source, samples
 from tasks.export.webdataset import extension
 
 KEYS = [f"{i // 8:08d}-{i % 8 // 4:05d}-{i % 4:07d}" for i in range(90)]
@@ -164,50 +170,58 @@ def test_shards_are_as_small_as_asked(tmp_path):
     assert len(sizes) > 2 and max(sizes) <= 100_000
 
 
-def swap(out: Path) -> None:
-    """Exchange two shards, manifest and all."""
-    told = json.loads((out / "export.json").read_text())
-    first, second = (name for name in list(told["files"])[:3:2])
-    told["files"][first], told["files"][second] = told["files"][second], told["files"][first]
-    (out / "export.json").write_text(json.dumps(told))
-    (out / first).rename(out / "moved")
-    (out / second).rename(out / first)
-    (out / "moved").rename(out / second)
-
-
-def flip(out: Path) -> None:
-    file = out / "00001.tar"
-    data = bytearray(file.read_bytes())
-    data[700] ^= 1
-    file.write_bytes(data)
-
-
-def cut(out: Path) -> None:
-    told = json.loads((out / "export.json").read_text())
-    del told["files"]["00003.tar"]
-    (out / "export.json").write_text(json.dumps(told))
-
-
-def count(out: Path) -> None:
-    told = json.loads((out / "export.json").read_text())
-    (out / "export.json").write_text(json.dumps(told | {"rows": 91}))
-
-
 @pytest.mark.parametrize(
-    "damage, told",
+    "taken, told",
     [
-        (swap, "00000.tar differs from row 0 of"),
-        (flip, "00001.tar is missing or has another content"),
-        (cut, "00003.tar has more than its 0 rows"),
-        (count, "holds 91 rows of version 0123456789ab; the mix is 0123456789ab with 90"),
-        (lambda out: (out / "export.json").unlink(), "is no export, or not a whole one"),
+        (lambda rows: rows[:-1], "has fewer than its 23 rows"),
+        (lambda rows: [*rows, rows[-1]._replace(key="99999999")], "has more than its 23 rows"),
+        (lambda rows: [rows[0], rows[2], rows[1], *rows[3:]], "differs from row 23 of"),
+        (lambda rows: [rows[0]._replace(text="other"), *rows[1:]], "differs from row 22 of"),
+        (lambda rows: [rows[0]._replace(image=b"other"), *rows[1:]], "differs from row 22 of"),
     ],
 )
-def test_an_export_that_is_not_its_mix_is_found_out(mix, damage, told, tmp_path):
-    export(mix[1], tmp_path / "out", shards=4)
-    damage(tmp_path / "out")
-    with pytest.raises(MixError, match=told):
-        check(str(tmp_path / "out"), mix[1])
+@pytest.mark.parametrize("kind", METHODS)
+def test_a_shard_that_is_not_its_rows_is_found_out(mix, kind, taken, told, tmp_path):
+    folder, url, _ = mix
+    exporter, source = load(METHODS, Export(kind=kind)), survey(url).source
+    shutil.copytree(folder / kind, tmp_path / "out")
+    facts = exporter.write(f"{tmp_path}/out/{exporter.name(1)}", iter(taken(list(samples(source, 22, 45)))))
+    if kind == "litdata":
+        index = json.loads((tmp_path / "out" / "index.json").read_text())
+        index["chunks"][1] = facts["chunk"]
+        (tmp_path / "out" / "index.json").write_text(json.dumps(index))
+    check_shard(exporter, str(tmp_path / "out"), 0, source, (0, 22))
+    with pytest.raises(MixError, match=f"{exporter.name(1)} {told}"):
+        check_shard(exporter, str(tmp_path / "out"), 1, source, (22, 45))
+
+
+@pytest.mark.parametrize("kind", METHODS)
+def test_a_text_that_is_not_utf8_is_named(kind, tmp_path):
+    url, _ = write_mix(tmp_path / "mix")
+    part = tmp_path / "mix" / "data" / "part-00001.parquet"
+    spoilt = pq.read_table(part)
+    notes = pa.chunked_array([spoil(spoilt["source"].to_pylist(), 9)])
+    pq.write_table(spoilt.set_column(spoilt.column_names.index("source"), "source", notes), part)
+    with pytest.raises(RunFailed, match="^1 of 4 shards failed;") as error:
+        export(url, tmp_path / "out", kind=kind, shards=4)
+    said = str(error.value)
+    assert "MixError: the column 'source' of row 146 of web/0.parquet holds text that is not UTF-8 (b'\\xff" in said
+    assert "`input.exclude`" in said and "codec" not in said
+
+
+def test_litdata_is_read_back_chunk_by_chunk_with_an_index_of_that_chunk_alone(mix, monkeypatch):
+    import litdata
+
+    folder, url, _ = mix
+    seen, original = [], litdata.StreamingDataset
+
+    def noting(place):
+        seen.append(len(json.loads(Path(place, "index.json").read_text())["chunks"]))
+        return original(place)
+
+    monkeypatch.setattr(litdata, "StreamingDataset", noting)
+    assert check(str(folder / "litdata"), url) == 90
+    assert seen == [1, 1, 1, 1] and {*contents(folder / "litdata")} >= {"chunk-0-0.bin", "chunk-0-3.bin"}
 
 
 def test_an_extension_says_what_the_picture_is():
