@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -34,6 +36,11 @@ class Source:
     """Rows of each part, as mix.json says; empty where it does not."""
     unit_rows: int = 0
     """Rows of each unit where all have equally many, which spares the reading of `place`; else 0."""
+
+    @cached_property
+    def firsts(self) -> dict[str, int]:
+        """URL of each part -> the first of its rows among those of the mix; empty where mix.json does not say."""
+        return dict(zip(self.parts, accumulate(self.rows, initial=0), strict=False))
 
     @property
     def place(self) -> list[str]:
@@ -86,8 +93,7 @@ class Part:
             MixError: It is gone or cut off, or lacks one of the columns `needed`.
         """
         self.url, self.mix_ranks, self.place = url, source.mix_ranks, source.place
-        at = source.parts.index(url)
-        self.unit_rows, self.first = source.unit_rows, sum(source.rows[:at])
+        self.unit_rows, self.first = source.unit_rows, source.firsts.get(url, 0)
         self._options, self._shelf = source.options, shelf or Shelf()
         with explained(url):
             file = self._shelf.file(url, self._options, None)
