@@ -18,7 +18,10 @@ def test_presets_are_valid(name):
             "`embed.precision` is 'fp99': input should be 'fp32', 'bf16' or",
         ),
         ({"select": [{"kind": "threshold"}]}, "give exactly one of them"),
-        ({"select": [{"kind": "nearby"}]}, "`select.0.kind` is 'nearby'; it must be one of exact_duplicates, threshold, near_duplicates"),
+        (
+            {"select": [{"kind": "nearby"}]},
+            "`select.0.kind` is 'nearby'; it must be one of exact_duplicates, threshold, near_duplicates",
+        ),
         ({"mix": {"budget": 0}}, "`mix.budget` is 0: input should be greater than or equal to 1"),
         (
             {"sample": {"kind": "iid", "batch_size": 10, "world_size": 4}},
