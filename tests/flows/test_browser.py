@@ -104,3 +104,10 @@ def test_a_run_started_from_the_form_takes_its_fields_and_completes(browser, tmp
         find(browser, "//*[@role = 'tab' and normalize-space() = 'Artifacts']").click()
         find(browser, "//*[normalize-space() = 'mix-card']")
         picture(browser, tmp_path / "ui-run.png", 1400)
+
+        (card,) = ask(place.api, "/artifacts/latest/filter", {"artifacts": {"key": {"any_": ["mix-card"]}}})
+        browser.get(place.run_page(deployment).split("/deployments/")[0] + f"/artifacts/artifact/{card['latest_id']}")
+        find(browser, "//img[starts-with(@src, 'data:image/png')]", 60)
+        widths = browser.execute_script("return [...document.images].map(one => one.naturalWidth)")
+        assert sum(width > 900 for width in widths) == 3  # funnel, coverage, concepts: drawn, not broken
+        picture(browser, tmp_path / "ui-card.png", 2000)

@@ -140,14 +140,14 @@ def test_the_command_tells_progress_and_what_was_verified(made, tmp_path):
     cli = CliRunner(env={"COLUMNS": "200", "NO_COLOR": "1"})
     with temporary_settings(restore_defaults={PREFECT_API_URL}):  # other tests may have a server
         told = cli.invoke(app, ["export", url, str(tmp_path / "out"), "--shards", "4"])
-    assert told.exit_code == 0, told.output
-    assert "export webdataset: 90 rows in 4 shards, 4 to write" in told.output
-    assert "check export: 4 of 4 shards" in told.output and "verified: 90 rows in order, 4 shards" in told.output
-    assert contents(tmp_path / "out") == contents(folder / "webdataset")
-    told = cli.invoke(app, ["export", url, str(tmp_path / "mds"), "--to", "mds"])
-    assert told.exit_code == 2 and "`kind` is 'mds': input should be 'webdataset' or 'litdata'" in told.output
-    told = cli.invoke(app, ["export", url, str(tmp_path / "out"), "--shards", "5"])
-    assert told.exit_code == 2 and "holds another export" in told.output and "Traceback" not in told.output
+        assert told.exit_code == 0, told.output
+        assert "export webdataset: 90 rows in 4 shards, 4 to write" in told.output
+        assert "check export: 4 of 4 shards" in told.output and "verified: 90 rows in order, 4 shards" in told.output
+        assert contents(tmp_path / "out") == contents(folder / "webdataset")
+        told = cli.invoke(app, ["export", url, str(tmp_path / "mds"), "--to", "mds"])
+        assert told.exit_code == 2 and "`kind` is 'mds': input should be 'webdataset' or 'litdata'" in told.output
+        told = cli.invoke(app, ["export", url, str(tmp_path / "out"), "--shards", "5"])
+        assert told.exit_code == 2 and "holds another export" in told.output and "Traceback" not in told.output
 
 
 def test_an_unknown_setting_is_refused():
