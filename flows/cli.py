@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +11,7 @@ from rich.table import Table
 
 from flows.cli_mixes import explain, export, report, verify
 from flows.cli_operating import gc, serve, train_pocket
-from flows.terminal import Settings, exit_unless_completed, out, quieten, told_plainly
+from flows.terminal import Settings, exit_unless_completed, out, quieten, states_untold, told_plainly
 
 if TYPE_CHECKING:
     from configs.curate import Curate
@@ -157,10 +156,8 @@ def _run_flow(values: dict[str, Any], preset: str, lasting: bool) -> tuple[str, 
 
     from flows.curate import curate as flow
 
-    # The flow's own lines tell the progress, and its last one what failed.
-    logging.getLogger("prefect.task_runs").setLevel(logging.CRITICAL)
     # The heartbeat tells a lasting server that a run is alive; on a temporary one it costs a second and tells nobody.
-    with temporary_settings({} if lasting else {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+    with states_untold(), temporary_settings({} if lasting else {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
         state = flow(preset=preset, overrides=yaml.safe_dump(values, sort_keys=False), return_state=True)
     exit_unless_completed(state)
     return state.message or "", str(state.result())

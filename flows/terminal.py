@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -58,6 +59,24 @@ def told_plainly() -> Iterator[None]:
         if remedy := getattr(error, "remedy", ""):
             err.print(f"{type(error).__name__}: {remedy}", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(2) from error
+
+
+@contextmanager
+def states_untold() -> Iterator[None]:
+    """Keep Prefect from telling the state of each task: the flow tells the progress, and at last what failed.
+
+    What tasks themselves say (a retry, a wait for the GPU) is shown.
+    """
+    logger = logging.getLogger("prefect.task_runs")
+
+    def ours(record: logging.LogRecord) -> bool:
+        return record.module != "task_engine"
+
+    logger.addFilter(ours)
+    try:
+        yield
+    finally:
+        logger.removeFilter(ours)
 
 
 def quieten() -> None:
