@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+PYTEST := $(BIN)/pytest -n 2 --dist loadfile   # two processes, each with whole files
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test check nightly bench ui clean
@@ -22,13 +23,13 @@ demo: $(INSTALLED) ## curate 4,050 emoji; prints where the mix and its report ar
 	$(BIN)/mixwright demo
 
 test: $(INSTALLED) ## the fast tests
-	$(BIN)/pytest
+	$(PYTEST)
 
 check: $(INSTALLED) ## what CI runs: lint, format, types, tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest
+	$(PYTEST)
 
 nightly: $(INSTALLED) ## the slow tests: killing, two runs at once, browser and cron, a million rows
 	$(BIN)/pytest -m nightly --timeout 3600
