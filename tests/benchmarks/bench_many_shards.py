@@ -132,7 +132,7 @@ def pretend(folder: Path, config: Curate) -> None:
     url = files.join(config.emit.out, config.name, writing.fingerprint[:12])
     parents = [{"file": e.file, "digest": e.digest, "rows": e.rows} for e in entries]
     counts = {"rows_in": rows, "kept": rows, "dropped": 0, "quarantined": 0, "emitted": rows, "parts": 0}
-    told = {"name": config.name, "version": url.rpartition("/")[2], "config": {}}
+    told = {"name": config.name, "version": url.rpartition("/")[2], "config": {}, "parent": None, "batches": {}}
     files.write_json(files.join(url, "mix.json"), {**told, "files": {}, "parents": parents, "counts": counts})
     files.write_json(files.join(url, "report", "report.json"), {"settings": config.report.model_dump(mode="json")})
 
