@@ -39,13 +39,13 @@ def run_name() -> str:
 
 def resolve(
     preset: str,
-    input: str,
-    name: str,
-    budget: int,
-    batch_size: int,
-    seed: int,
-    workers: int,
-    overrides: str,
+    input: str = "",
+    name: str = "",
+    budget: int = 0,
+    batch_size: int = 0,
+    seed: int = 0,
+    workers: int = 0,
+    overrides: str = "",
 ) -> Curate:
     """The configuration that a filled-in form means: preset, then fields, then overrides."""
     fields: dict[str, Any] = {

@@ -41,7 +41,7 @@ def embed(
     """
     logger = get_run_logger()
     try:
-        config = resolve(preset, input, name, 0, 0, 0, workers, overrides)
+        config = resolve(preset, input, name, workers=workers, overrides=overrides)
         if preset == "demo" and not input:
             curating.make_demo_input(config, logger)
         with prefect_runner(config.runner) as runner:

@@ -167,8 +167,7 @@ def publish(run: Run, plan: Plan, step: Step, url: str, tally: Counter[str]) -> 
 
 def stands(step: Step, layout: Layout, part: int) -> bool:
     """Whether a part that was written before is there in its size."""
-    url = layout.part_url(part)
-    return files.exists(url) and files.size(url) == step.facts(f"part-{part:05d}")["bytes"]
+    return files.has_size(layout.part_url(part), step.facts(f"part-{part:05d}")["bytes"])
 
 
 def announce(run: Run, url: str, manifest: dict[str, Any]) -> None:

@@ -19,7 +19,7 @@ from configs.export import Export, Format
 from configs.runner import Runner as Threads
 from configs.storage import require_packages
 from flows.mixes import MixUrl
-from flows.runners import Runner, prefect_runner
+from flows.runners import Runner, failures, prefect_runner
 from flows.watching import PrefectWatch, Unwatched, Watch
 from storage import files, manifests, objects
 from storage.fingerprints import fingerprint, source_digest, versions
@@ -29,7 +29,6 @@ from tasks.export.checking import MANIFEST
 from tasks.export.plan import cuts, survey
 from tasks.export.rows import Source
 from tasks.export.task import STATE, Shard, check_shards, export_shards, fact_file
-from tasks.groups import ItemsFailed
 
 MOST = 48
 """Most tasks of a step."""
@@ -106,7 +105,7 @@ def _made_before(out: str, plan: dict[str, Any], log: Callable[[str], None]) -> 
             )
         for name, facts in manifest["files"].items():
             target = files.join(out, name)
-            if not files.exists(target) or files.size(target) != facts["bytes"]:
+            if not files.has_size(target, facts["bytes"]):
                 raise PlaceError(f"{target} is not as {MANIFEST} says; remove the folder {out} and export again")
         files.remove(files.join(out, STATE))  # of a run that was killed at its very end
         log("export: it is there already")
@@ -128,7 +127,7 @@ def _made_before(out: str, plan: dict[str, Any], log: Callable[[str], None]) -> 
 def _is_written(out: str, number: int, exporter: Exporter) -> bool:
     """Whether a shard is whole: its facts are written after it."""
     facts, shard = fact_file(out, number), files.join(out, exporter.name(number))
-    return files.exists(facts) and files.exists(shard) and files.size(shard) == files.read_json(facts)["bytes"]
+    return files.exists(facts) and files.has_size(shard, files.read_json(facts)["bytes"])
 
 
 class _Told(NamedTuple):
@@ -165,13 +164,7 @@ class _Steps:
                 last = now
                 self.told.log(f"  {task.name}: {ended} of {len(shards)} shards, {now:.1f} s")
 
-        failed: list[tuple[str, str]] = []
-        for outcome in self.runner.run(task, calls, done):
-            if isinstance(outcome, ItemsFailed):
-                failed += outcome.failed
-            elif isinstance(outcome, BaseException):
-                raise outcome
-        if failed:
+        if failed := failures(self.runner.run(task, calls, done)):
             number, why = failed[0]
             raise RunFailed(f"{len(failed)} of {of} shards failed; rerun to retry only those. First: {number}: {why}")
 

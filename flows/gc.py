@@ -6,16 +6,16 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 from prefect import flow, get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed, State
 from pydantic import Field
 
-from configs import loading
 from configs.curate import Curate, Preset
 from configs.errors import PlaceError, RunFailed
+from flows.curate import resolve
 from flows.forecast import in_bytes
 from flows.reaching import reaching
 from storage import files, garbage, leases, manifests, mixes
@@ -112,8 +112,8 @@ def _superseded(folder: str, rules: Rules, done: Cleaned) -> list[str]:
     """Versions that are kept neither by count nor by age; never the one that `latest.json` names, nor links."""
     if rules.keep is None and rules.keep_days is None:
         return []
-    latest = files.join(folder, manifests.LATEST)
-    newest = files.absolute(files.join(folder, files.read_json(latest)["version"])) if files.exists(latest) else None
+    latest = manifests.latest(folder)
+    newest = files.absolute(files.join(folder, latest)) if latest else None
     found: dict[bool, list[tuple[bool, float, str]]] = {True: [], False: []}
     for url in mixes.versions(folder):
         manifest = mixes.manifest_at(mixes.Known(url))
@@ -169,14 +169,10 @@ def _is_young(url: str, before: float) -> bool:
 def run_name() -> str:
     """Which store is cleaned: `gc-demo/store`."""
     try:
-        return f"gc-{_config(flow_run.parameters).store}"
+        given = flow_run.parameters
+        return f"gc-{resolve(given.get('preset') or 'plain', overrides=given.get('overrides') or '').store}"
     except ValueError:  # the flow itself tells what is wrong
         return "gc"
-
-
-def _config(parameters: dict[str, Any]) -> Curate:
-    values = loading.parse(parameters.get("overrides") or "", "`overrides`")
-    return loading.validate(loading.merged(loading.preset(parameters.get("preset") or "plain"), values))
 
 
 @flow(name="gc", flow_run_name=run_name, validate_parameters=True)
@@ -202,7 +198,7 @@ def gc(
     logger = get_run_logger()
     rules = Rules(keep or None, keep_days or None, grace_days, dry_run)
     try:
-        done = clean(_config({"preset": preset, "overrides": overrides}), rules, logger.info)
+        done = clean(resolve(preset, overrides=overrides), rules, logger.info)
     except (RunFailed, ValueError, OSError) as error:
         return Failed(message=str(error))
     for note in done.notes:

@@ -13,7 +13,7 @@ from flows.run import Run
 from flows.scanning import Scan
 from flows.taking import CHANGED
 from storage import files, together
-from storage.shards import note_of
+from storage.shards import NOTES, note_of
 from storage.steps import DONE, Step
 from tasks.groups import ItemsFailed
 
@@ -74,10 +74,11 @@ def check_taken(run: Run, found: Scan) -> None:
     Raises:
         StoreLost: What was remembered of a file is gone.
     """
-    known = set(files.names(files.join(run.config.store, "ingest", "_files")))
-    for entry in found.entries:
-        lacking = entry.file not in found.facts and run.failed.get(entry.file, CHANGED) == CHANGED
-        if lacking and f"{note_of(entry)}.json" not in known:
+    unknown = [entry for entry in found.entries if entry.file not in found.facts]
+    lacking = [entry for entry in unknown if run.failed.get(entry.file, CHANGED) == CHANGED]
+    known = set(files.names(files.join(run.config.store, *NOTES))) if lacking else set()
+    for entry in lacking:
+        if f"{note_of(entry)}.json" not in known:
             raise _lost("store", run.config.store, f"what was known of {entry.file}")
 
 
@@ -89,7 +90,7 @@ def check_written(config: Curate, url: str, listed: dict[str, dict[str, int]]) -
     """
     for name, facts in sorted(listed.items()):
         target = files.join(url, name)
-        if not files.exists(target) or files.size(target) != facts["bytes"]:
+        if not files.has_size(target, facts["bytes"]):
             raise _lost("emit.out", config.emit.out, target)
 
 

@@ -10,7 +10,7 @@ from prefect import Task
 
 from configs.curate import Curate
 from configs.errors import ShardsFailed
-from flows.runners import Runner
+from flows.runners import Runner, failures
 from flows.watching import WARNING, Unwatched, Watch
 from tasks.groups import ItemsFailed
 
@@ -62,12 +62,7 @@ class Run:
             shared = {**arguments, "storage": self.config.storage}
             calls.append({**shared, name: group, "label": f"{which} of {len(items)}"})
             first = last + 1
-        failed: list[tuple[str, str]] = []
-        for outcome in self.runner.run(task, calls, self._progress(task.name, calls, most > LIGHT)):
-            if isinstance(outcome, ItemsFailed):
-                failed += outcome.failed
-            elif isinstance(outcome, BaseException):
-                raise outcome
+        failed = failures(self.runner.run(task, calls, self._progress(task.name, calls, most > LIGHT)))
         self.task_runs += len(calls)
         if failed:
             raise ItemsFailed(failed)

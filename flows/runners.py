@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from itertools import islice
@@ -15,9 +15,21 @@ from prefect.utilities.annotations import opaque
 
 from configs.errors import RunFailed
 from configs.runner import Runner as Settings
+from tasks.groups import ItemsFailed
 
 Outcome = Any
 """What a task returned, or the exception that ended it."""
+
+
+def failures(outcomes: Iterable[Outcome]) -> list[tuple[str, str]]:
+    """The items that failed in some groups, each with why; any other error of a group is raised."""
+    failed: list[tuple[str, str]] = []
+    for outcome in outcomes:
+        if isinstance(outcome, ItemsFailed):
+            failed += outcome.failed
+        elif isinstance(outcome, BaseException):
+            raise outcome
+    return failed
 
 
 class Runner(Protocol):

@@ -108,7 +108,7 @@ def _list(config: Curate, section: Any, number: int, found: Scan, pool: ThreadPo
             left.append(unit)
     for (unit, _), facts in zip(done, together.facts(step, [name for _, name in done]), strict=True):
         _add_converted(found, number, unit, step, facts)
-    found.converted.setdefault(f"{step.stage}/{step.kind}/{step.fingerprint}", []).extend(name for _, name in done)
+    found.converted.setdefault(step.place, []).extend(name for _, name in done)
     if left:
         found.pending[number] = left
     for unit in left[:PEEKED]:

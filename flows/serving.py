@@ -13,7 +13,7 @@ import typer
 import yaml
 from rich.console import Console
 
-from flows.place import CHECKOUT, Place, ServingFailed, answers, asking, connected, server, settle
+from flows.place import CHECKOUT, Place, ServingFailed, asking, connected, settle
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 MANIFEST = CHECKOUT / "prefect.yaml"
 POOL = "mixwright"
-
-__all__ = ["CHECKOUT", "MANIFEST", "POOL", "Place", "ServingFailed", "answers", "deploy", "server", "serving"]
 
 
 def deploy(place: Place, manifest: Path = MANIFEST) -> UUID:

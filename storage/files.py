@@ -81,6 +81,11 @@ def size(url: str) -> int:
     return int(fs.size(path))
 
 
+def has_size(url: str, size_: int) -> bool:
+    """Whether a file stands at `url` with so many bytes."""
+    return exists(url) and size(url) == size_
+
+
 def names(url: str) -> list[str]:
     """Sorted names in the folder `url`, temporaries left out; empty if there is no such folder."""
     fs, path = filesystem(url)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -103,6 +103,11 @@ def _sums(folder: str, manifest: dict[str, Any]) -> Iterator[str]:
 def publish(url: str, manifest: dict[str, Any]) -> None:
     """Write `mix.json`: from now on the mix exists."""
     files.write_json(files.join(url, MANIFEST), manifest)
+
+
+def in_batch_order(parts: Iterable[str]) -> list[str]:
+    """Names of a mix's parts in the order of its batches: those of six digits come after those of five."""
+    return sorted(parts, key=lambda name: (len(name), name))
 
 
 def latest(out: str) -> str | None:

@@ -139,11 +139,15 @@ def _before_magic(path: str) -> Iterator[str]:
         yield part
 
 
+NOTES = ("ingest", "_files")
+"""Folder in the store of what is remembered of input files."""
+
+
 class Memory:
     """What earlier runs learned of input files: digest, rows and schema by URL, size and stamp."""
 
     def __init__(self, store: str) -> None:
-        self._folder = files.join(store, "ingest", "_files")
+        self._folder = files.join(store, *NOTES)
         self._known = set(files.names(self._folder))
 
     def recall(self, entry: InputFile) -> dict[str, Any] | None:

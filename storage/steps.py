@@ -37,9 +37,14 @@ class Step:
     fingerprint: str
 
     @property
+    def place(self) -> str:
+        """The step's folder within the store."""
+        return f"{self.stage}/{self.kind}/{self.fingerprint}"
+
+    @property
     def url(self) -> str:
         """The step's folder."""
-        return files.join(self.store, self.stage, self.kind, self.fingerprint)
+        return files.join(self.store, self.place)
 
     def file(self, name: str) -> str:
         """A file of the step."""

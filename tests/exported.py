@@ -85,6 +85,14 @@ def export(mix: str, out: Path | str, log: list[str] | None = None, **settings: 
     return export_mix(mix, str(out), config, PlainRunner(config.workers), lines.append)
 
 
+def exports(folder: Path) -> tuple[str, pa.Table]:
+    """A mix in `folder/mix` with its rows, and beside it an export of four shards in each format."""
+    url, rows = write_mix(folder / "mix")
+    for kind in METHODS:
+        export(url, folder / kind, kind=kind, shards=4)
+    return url, rows
+
+
 def check(url: str, mix: str) -> int:
     """The number of rows of an export, whose files are as its manifest says and whose rows are the mix's."""
     told, source = files.read_json(f"{url}/export.json"), survey(mix).source

@@ -17,7 +17,8 @@ from exported import export
 from packaging.version import Version
 from served import HURRY, ask, free_port, soon
 
-from flows.serving import CHECKOUT, POOL, Place, server
+from flows.place import CHECKOUT, Place, server
+from flows.serving import POOL
 from storage import manifests
 
 SCRIPT = CHECKOUT / "examples" / "train_clip.py"

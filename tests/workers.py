@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 from multiprocessing.context import BaseContext
+from typing import Any
 
 
 def clean(workers: int, preload: str = "tasks.emit.loader") -> BaseContext | None:
@@ -13,3 +14,10 @@ def clean(workers: int, preload: str = "tasks.emit.loader") -> BaseContext | Non
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([preload])
     return context
+
+
+def loader(mix: Any, workers: int) -> Any:
+    """A DataLoader over the batches of a mix."""
+    from torch.utils.data import DataLoader
+
+    return DataLoader(mix, batch_size=None, num_workers=workers, multiprocessing_context=clean(workers))

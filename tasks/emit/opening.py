@@ -8,6 +8,7 @@ from typing import Any
 from configs.errors import MixError
 from configs.storage import PACKAGES
 from storage import files, objects
+from storage.manifests import in_batch_order
 
 
 def options_of(url: str, given: dict[str, Any] | None) -> objects.Options:
@@ -69,5 +70,4 @@ def parts_of(url: str, manifest: dict[str, Any], options: objects.Options) -> tu
     counted = {name.removeprefix("data/") for name in manifest.get("files", {}) if name.startswith("data/")}
     if missing := sorted(counted - there):
         raise MixError(f"{url}/data lacks {missing[0]}, which mix.json counts; the mix is damaged: copy it again")
-    names = sorted(counted or there, key=lambda name: (len(name), name))  # six digits come after five
-    return tuple(f"{url}/data/{name}" for name in names)
+    return tuple(f"{url}/data/{name}" for name in in_batch_order(counted or there))

@@ -33,7 +33,7 @@ def survey(url: str) -> Extent:
     """
     folder = manifests.resolve(url)
     manifest = manifests.read(folder)
-    names = sorted((n for n in manifest["files"] if n.startswith("data/part-")), key=lambda n: (len(n), n))
+    names = manifests.in_batch_order(name for name in manifest["files"] if name.startswith("data/part-"))
 
     def groups(name: str) -> list[tuple[int, int]]:
         with files.reading(files.join(folder, name)) as file:

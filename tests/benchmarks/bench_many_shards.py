@@ -27,6 +27,7 @@ import numpy as np
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
+import synthetic
 from bench_scale import Memory
 
 from configs.curate import Curate
@@ -46,24 +47,9 @@ WORDS = np.array([f"word{i:03d}" for i in range(300)])
 def settings(folder: Path, workers: int) -> Curate:
     """Every stage, three selects; the vectors come with the rows."""
     (folder / "vocabulary.txt").write_text("\n".join(WORDS))
-    return validate(
-        {
-            "name": "many",
-            "store": f"{folder}/store",
-            "input": {"path": f"{folder}/in", "exclude": ["emb"]},
-            "embed": {"kind": "columns", "image": "emb", "text": "emb"},
-            "annotate": {"kind": "captions", "vocabulary": f"{folder}/vocabulary.txt"},
-            "score": [{"kind": "alignment"}],
-            "select": [
-                {"kind": "exact_duplicates"},
-                {"kind": "near_duplicates", "threshold": 0.98, "keep_by": None},
-                {"kind": "threshold", "score": "alignment", "keep_fraction": 0.99},
-            ],
-            "sample": {"kind": "cabs_dm", "batch_size": 64, "filter_ratio": 0.5},
-            "emit": {"out": f"{folder}/out"},
-            "runner": {"workers": workers},
-        }
-    )
+    smaller = {"kind": "cabs_dm", "batch_size": 64, "filter_ratio": 0.5}
+    input_ = {"path": f"{folder}/in", "exclude": ["emb"]}
+    return validate(synthetic.settings(folder, workers) | {"name": "many", "input": input_, "sample": smaller})
 
 
 def table(rng: np.random.Generator) -> pa.Table:

@@ -13,7 +13,7 @@ from pathlib import Path
 import buckets
 import pytest
 import yaml
-from exported import check, contents, export, write_mix
+from exported import check, contents, export, exports, write_mix
 from served import ask
 from typer.testing import CliRunner
 
@@ -32,10 +32,7 @@ EXPORTERS = {"webdataset": tars.WebdatasetExporter, "litdata": chunks.LitdataExp
 def made(tmp_path_factory):
     """A mix, and an export of it in each format."""
     folder = tmp_path_factory.mktemp("made")
-    url, _ = write_mix(folder / "mix")
-    for kind in METHODS:
-        export(url, folder / kind, kind=kind, shards=4)
-    return folder, url
+    return folder, exports(folder)[0]
 
 
 @pytest.mark.parametrize("kind", METHODS)

@@ -16,7 +16,8 @@ from corpora import config, digests, run
 from served import HURRY, ask, free_port, small_parameters, soon
 
 from configs.loading import merged, validate
-from flows.serving import POOL, Place, answers, deploy, server
+from flows.place import Place, answers, server
+from flows.serving import POOL, deploy
 from storage import manifests
 
 pytestmark = [pytest.mark.nightly, pytest.mark.flow, pytest.mark.timeout(600)]

@@ -24,6 +24,7 @@ from typer.testing import CliRunner
 from configs.errors import PlaceError, StoreInUse
 from configs.loading import merged
 from flows.cli import app
+from flows.curate import resolve
 from flows.explaining import explain_row
 from flows.gc import Cleaned, Rules, clean, gc
 from flows.nights import changes_ahead
@@ -470,8 +471,6 @@ def test_the_flow_is_named_by_the_store_and_says_what_it_removed(corpus, prefect
     overrides = yaml.safe_dump(config(corpus).model_dump(mode="json"))
     state = gc(preset="plain", overrides=overrides, return_state=True)
     assert state.is_completed() and state.message.startswith(f"{corpus}/store: 0 files, 0 B removed; 1 mixes")
-    from flows.gc import _config
-
-    assert _config({"overrides": overrides}).store == f"{corpus}/store"
+    assert resolve("plain", overrides=overrides).store == f"{corpus}/store"
     shutil.rmtree(corpus / "out")
     assert "is not there" in gc(preset="plain", overrides=overrides, return_state=True).message

@@ -18,7 +18,8 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from served import HURRY, ask, free_port, manifest, seconds_to_work, small_parameters, soon
 
-from flows.serving import CHECKOUT, MANIFEST, Place, ServingFailed, answers, deploy, server, serving
+from flows.place import CHECKOUT, Place, ServingFailed, answers, server
+from flows.serving import MANIFEST, deploy, serving
 from storage import manifests
 
 PINS = {"prefect": ">=3.8.8,<4", "fastapi": "<0.151", "sqlalchemy": "<2.1"}

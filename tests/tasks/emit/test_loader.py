@@ -14,8 +14,7 @@ import pytest
 import torch
 from PIL import Image
 from small_mixes import COLUMNS, build, draws, units
-from torch.utils.data import DataLoader
-from workers import clean
+from workers import loader
 
 from tasks.emit.loader import MixBatches
 from tasks.emit.opening import find_mix
@@ -48,7 +47,7 @@ def test_data_loader_workers_keep_the_order(tmp_path, world_size, workers):
     count = len(expected) // world_size
     for rank in range(world_size):
         mix = MixBatches(tmp_path, rank=rank, world_size=world_size, columns=COLUMNS, start=1)
-        loaded = DataLoader(mix, batch_size=None, num_workers=workers, multiprocessing_context=clean(workers))
+        loaded = loader(mix, workers)
         assert len(loaded) == count - 1
         assert draws(loaded) == expected[rank : count * world_size : world_size][1:]
 

@@ -10,8 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from small_mixes import COLUMNS, build, draws, png, rows, spoil, units, write
-from torch.utils.data import DataLoader
-from workers import clean
+from workers import loader
 
 from configs.errors import MixError
 from tasks.emit.loader import MixBatches
@@ -30,12 +29,7 @@ def with_bad_picture(folder, row):
 @pytest.mark.parametrize("threads", [0, 2])
 def test_a_picture_that_does_not_decode_is_named(tmp_path, workers, threads):
     row = with_bad_picture(tmp_path, 17)
-    loaded = DataLoader(
-        MixBatches(tmp_path, columns=["image"], decode_threads=threads),
-        batch_size=None,
-        num_workers=workers,
-        multiprocessing_context=clean(workers),
-    )
+    loaded = loader(MixBatches(tmp_path, columns=["image"], decode_threads=threads), workers)
     with pytest.raises(MixError) as error:
         list(loaded)
     said = str(error.value)
@@ -50,12 +44,7 @@ def test_a_text_that_is_not_utf8_is_named(tmp_path, workers, name):
     texts = spoil([f"row {i}" for i in range(len(table))], row)
     column = texts if name == "text" else pa.ListArray.from_arrays(pa.array(range(len(table) + 1), pa.int32()), texts)
     write(tmp_path, table.set_column(table.column_names.index(name), name, column), 7, 2)
-    loaded = DataLoader(
-        MixBatches(tmp_path, columns=["mix_draw", name]),
-        batch_size=None,
-        num_workers=workers,
-        multiprocessing_context=clean(workers),
-    )
+    loaded = loader(MixBatches(tmp_path, columns=["mix_draw", name]), workers)
     with pytest.raises(MixError) as error:
         list(loaded)
     said = str(error.value)

@@ -11,8 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from small_mixes import COLUMNS, build, draws, units
-from torch.utils.data import DataLoader
-from workers import clean
+from workers import loader
 
 from configs.errors import MixError
 from storage import files, objects
@@ -116,7 +115,7 @@ def test_object_stores(tmp_path, s3, planted, workers):
             files.write_bytes(f"{place}/mixes/v1/{file.relative_to(tmp_path)}", file.read_bytes())
         files.write_bytes(f"{place}/mixes/latest.json", b'{"version": "v1"}')
     mix = MixBatches(f"{place}/mixes", columns=[*COLUMNS, "image"], storage_options=s3.options["s3"], shuffle_window=3)
-    loaded = DataLoader(mix, batch_size=None, num_workers=workers, multiprocessing_context=clean(workers))
+    loaded = loader(mix, workers)
     order = Order(7, 2, 3, 0)
     wanted = [expected[unit] for stretch in order.stretches(range(14), 0) for unit in stretch]
     assert draws(loaded) == wanted

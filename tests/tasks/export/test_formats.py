@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from exported import NAMES, check, contents, export, picture, write_mix
+from exported import NAMES, check, contents, export, exports, picture, write_mix
 from hypothesis import given
 from hypothesis import strategies as st
 from small_mixes import spoil
@@ -34,9 +34,7 @@ KEYS = [f"{i // 8:08d}-{i % 8 // 4:05d}-{i % 4:07d}" for i in range(90)]
 def mix(tmp_path_factory):
     """A mix, and an export of it in each format."""
     folder = tmp_path_factory.mktemp("exports")
-    url, rows = write_mix(folder / "mix")
-    for kind in METHODS:
-        export(url, folder / kind, kind=kind, shards=4)
+    url, rows = exports(folder)
     return folder, url, rows.to_pylist()
 
 
