@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from configs.curate import Curate
-from configs.reasons import INGEST, LEDGER, Reason
+from configs.reasons import INGEST, LEDGER, SELECTING, Reason
 from configs.section import Section, models
 
 
 def all_reasons() -> dict[str, Reason]:
     """Every word that a ledger or quarantine can hold."""
-    found = LEDGER | INGEST
+    found = LEDGER | SELECTING | INGEST
     for model in sections(Curate):
         for word, reason in model.reasons.items():
             if found.setdefault(word, reason) != reason:

@@ -32,6 +32,14 @@ LEDGER = {
 }
 """Of every run."""
 
+SELECTING = {
+    "over_target": Reason(
+        "Nothing speaks against the row, but the select's target is met by rows that it ranks higher.",
+        "Raise the target; the report shows what the select keeps at other sizes.",
+    ),
+}
+"""Of selects with a target."""
+
 INGEST = {
     "image_null": Reason("The image is null.", "Leave such rows out, or curate text alone with `input.image: null`."),
     "image_empty": Reason("The image has no bytes.", "Fetch it again; empty answers are often saved as empty files."),

@@ -42,7 +42,9 @@ def models(annotation: Any) -> list[type[Section]]:
 
 
 def exactly_one(**values: Any) -> None:
-    """Raise ValueError unless one of two settings is given, the other null."""
-    if sum(value is not None for value in values.values()) != 1:
-        told = " and ".join(f"`{name}` is {value}" for name, value in values.items())
+    """Raise ValueError unless one setting is given, the others null; `target` stands for any `target_…`."""
+    given = [name for name, value in values.items() if value is not None]
+    if len(given) != 1:
+        names = [f"`{name}`" if name != "target" else "a `target_…`" for name in given or values]
+        told = f"{' and '.join(names)} are given" if given else f"none of {', '.join(names)} is given"
         raise ValueError(f"{told}; give exactly one of them")

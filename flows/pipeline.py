@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from configs.curate import Curate
 from configs.errors import ConfigError, PlaceError, StageError, TooMuchQuarantined
-from flows import clusters, stages
+from flows import clusters, selecting, stages
 from flows.emitting import Plan, emit
 from flows.losses import Made, check_made, check_taken, losses_told
 from flows.nights import reused, tell_changes
@@ -43,6 +43,7 @@ from storage.shards import Shard
 from storage.view import View
 from tasks.annotate import vocabularies
 from tasks.ingest import PROVIDES
+from tasks.score import scores_of
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ def score_columns(config: Curate, planned: list[Planned]) -> list[str]:
     Raises:
         ValueError: `emit.scores` names one that nothing makes.
     """
-    made = sorted({name for one in planned if one.step.stage == "score" for name in one.method.provides})
+    made = sorted({name for one in planned if one.step.stage == "score" for name in scores_of(one.method)})
     if config.emit.concepts and not config.annotate:
         raise StageError("`emit.concepts` asks for concepts, which nothing makes; add the section `annotate`")
     for name in config.emit.scores or []:
@@ -239,7 +240,7 @@ def _curate(run: Run, made: Made, lease: Lease) -> Mix:
     stop_if_too_much_is_quarantined(run, view, known)
 
     selects, view = select_steps(config, view, every)
-    stages.select(run, selects, every)
+    selecting.select(run, selects, every)
     mixing = mix_step(config, view, every)
     mixed = stages.mix(run, mixing, every)
     sampling = sample_step(config, view, mixing.step)

@@ -18,6 +18,7 @@ from storage.view import View
 from tasks import annotate, embed, ingest, load, mix, sample, score, select
 from tasks.annotate import thresholds
 from tasks.sample import targets
+from tasks.select import targets as sizes
 
 FOUNDATIONS = ("numpy", "pyarrow")
 """Libraries that every method stands on."""
@@ -125,10 +126,20 @@ def annotate_step(config: Curate, view: View, state: str | None) -> tuple[Planne
 def score_steps(config: Curate, view: View) -> tuple[list[Planned], View]:
     """The score steps in order."""
     planned = []
-    for section in config.score:
+    for section in score_sections(config):
         step, view = per_shard(config.store, "score", section, score.METHODS, view)
         planned.append(step)
     return planned, view
+
+
+def score_sections(config: Curate) -> list[Any]:
+    """The scores that are listed, and those that selects want made, unless one of the kind is listed."""
+    found: list[Any] = list(config.score)
+    wanted: list[Any] = [section for one in config.select for section in one.prepares()]
+    for one in wanted:
+        if one.kind not in {section.kind for section in config.score} and one not in found:
+            found.append(one)
+    return found
 
 
 def select_steps(config: Curate, view: View, every: list[Shard]) -> tuple[list[Planned], View]:
@@ -136,10 +147,14 @@ def select_steps(config: Curate, view: View, every: list[Shard]) -> tuple[list[P
     planned: list[Planned] = []
     for section in config.select:
         method = load(select.METHODS, section, seed=config.seed)
-        view.require(method.needs, f"select: {section.kind}")
+        needs = sizes.needs(method, section)
+        view.require(needs, f"select: {section.kind}")
         parts = global_parts(view, every) | {"config": section.output_fields(), "seed": config.seed}
-        parts |= {"needs": view.parents(method.needs), "inputs": input_parts(view, method.needs)}
-        parts |= {"deciding": source_digest("tasks.select.decisions")} | facts_of(select.METHODS, section.kind, method)
+        parts |= {"needs": view.parents(needs), "inputs": input_parts(view, needs)}
+        around = ["decisions", *(["linking"] if hasattr(method, "keys") else [])]
+        parts |= {"deciding": [source_digest(f"tasks.select.{name}") for name in around]} | facts_of(
+            select.METHODS, section.kind, method
+        )
         step = Step(config.store, "select", section.kind, fingerprint({"stage": "select", **parts}))
         same = sum(other.config.kind == section.kind for other in planned)
         label = f"select/{section.kind}" + (f"#{same + 1}" if same else "")

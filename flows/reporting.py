@@ -30,6 +30,8 @@ from tasks.report.task import (
     survey_blocks,
     write_report,
 )
+from tasks.score import scores_of
+from tasks.select import targets
 
 if TYPE_CHECKING:
     from flows.emitting import Plan
@@ -105,7 +107,7 @@ def subject_of(run: Run, plan: Plan, url: str) -> Subject:
     """What the report's tasks need to know."""
     settings, sampler = run.config.report, run.config.sample
     made = {"version": plan.version, "mix": files.absolute(url), "settings": settings.model_dump(mode="json")}
-    scored = [name for one in plan.planned if one.step.stage == "score" for name in one.method.provides]
+    scored = [name for one in plan.planned if one.step.stage == "score" for name in scores_of(one.method)]
     judged = [one.config.score for one in plan.planned if one.config.kind == "threshold"]
     return Subject(
         step=Step(run.config.store, "report", "html", fingerprint(made)),
@@ -127,7 +129,7 @@ def cuts_of(plan: Plan) -> list[dict[str, Any]]:
     """Where threshold selects cut: {stage, score, value}."""
     found = []
     for one in plan.planned:
-        if one.config.kind == "threshold":
+        if one.config.kind == "threshold" and not targets.is_ranked(one.method):
             value = float(states.load(one.step.file("state.npz"))["cut"])
             if math.isfinite(value):
                 found.append({"stage": one.label, "score": one.config.score, "value": value})

@@ -13,8 +13,8 @@ from configs.errors import RunFailed
 from flows.freezing import frozen_state
 from flows.planning import Planned, annotate_step, planned_draws
 from flows.run import HEAVY, Run
-from storage import files, together
-from storage.exchange import PARTITION_ROWS, Gathering, spilled
+from storage import files
+from storage.exchange import PARTITION_ROWS, spilled
 from storage.fingerprints import digest
 from storage.shards import Shard
 from storage.steps import Step
@@ -27,17 +27,6 @@ from tasks.mix.task import count_shards, draw_shards, order_draws, plan_mix
 from tasks.sample import coverage
 from tasks.sample.task import attach_shards, pick_in_order, pick_parts
 from tasks.score.task import score_shards
-from tasks.select.forecasts import EXCHANGE, FORECAST
-from tasks.select.task import (
-    collect_decisions,
-    decide_buckets,
-    decide_shards,
-    fit_select,
-    forecast_shards,
-    partition_shards,
-    sum_select,
-    summarise_shards,
-)
 
 
 @contextmanager
@@ -118,61 +107,6 @@ def run_global(run: Run, step: Step, label: str, work: Callable[[], dict[str, An
             return step.done()
         step.finish(**facts)
         return step.done()
-
-
-def select(run: Run, planned: list[Planned], every: list[Shard]) -> None:
-    """Run the selects in order."""
-    for one in planned:
-        facts = run_global(run, one.step, one.label, lambda one=one: select_one(run, one, every))  # type: ignore[misc]
-        run.log(f"{one.label}: kept {facts['kept']:,} of {facts['rows']:,} rows")
-        if "told" in facts:
-            run.notes.append(f"{one.label}: {facts['told']}; kept are {facts['kept']:,}")
-
-
-def select_one(run: Run, planned: Planned, every: list[Shard]) -> dict[str, Any]:
-    """Summarise, fit, then decide by shard, or by bucket and back to shards."""
-    step, method = planned.step, planned.method
-    common = {"step": step, "config": planned.config, "seed": run.config.seed}
-    if not files.exists(step.file("state.npz")):
-        run.each(summarise_shards, "shards", every, view=planned.view, **common)
-        run.once(fit_select, shards=every, **common)
-    forecast = forecast_one(run, planned, every) if hasattr(method, "forecast") else {}
-    committed = step.committed()
-    todo = [shard for shard in every if shard.digest not in committed]
-    if not hasattr(method, "partition"):
-        run.each(decide_shards, "shards", todo, view=planned.view, **common)
-    elif todo:
-        ready = spilled(step, "rows")
-        left = [shard for shard in every if shard.digest not in ready]
-        run.each(partition_shards, "shards", left, view=planned.view, **common)
-        sources = [shard.digest for shard in every]
-        buckets = Gathering(step, "rows", sources).buckets()
-        ready = spilled(step, "decisions")
-        undecided = [bucket for bucket in buckets if str(bucket) not in ready]
-        run.each(decide_buckets, "buckets", undecided, HEAVY, sources=sources, **common)
-        # `buckets` names the decided buckets; the groups are of shards.
-        run.each(collect_decisions, "shards", todo, step=step, buckets=buckets, every=every)
-    facts = together.facts(step, [shard.digest for shard in every])
-    reasons: dict[str, int] = {}
-    for one in facts:
-        for reason, rows in one["reasons"].items():
-            reasons[reason] = reasons.get(reason, 0) + rows
-    kept = {"rows": sum(f["rows"] for f in facts), "kept": sum(f["kept"] for f in facts), "reasons": reasons}
-    return kept | forecast
-
-
-def forecast_one(run: Run, planned: Planned, every: list[Shard]) -> dict[str, Any]:
-    """Say what a fitted select is expected to keep: worked out once, before it decides. Returns the facts."""
-    step = planned.step
-    common = {"step": step, "config": planned.config, "seed": run.config.seed}
-    if not files.exists(step.file(FORECAST)):
-        ready = spilled(step, EXCHANGE)
-        left = [shard for shard in every if shard.digest not in ready]
-        run.each(forecast_shards, "shards", left, view=planned.view, **common)
-        run.once(sum_select, shards=every, **common)
-    facts = dict(files.read_json(step.file(FORECAST)))
-    run.log(f"{planned.label}: {facts['told']}")
-    return facts
 
 
 def mix(run: Run, planned: Planned, every: list[Shard]) -> dict[str, Any]:

@@ -6,26 +6,13 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from configs.methods.duplicates import ExactDuplicates, MinHash, NearDuplicates, Perceptual
+from configs.methods.targets import Targeted
 from configs.reasons import Reason
-from configs.section import Section, exactly_one
+from configs.section import exactly_one
 
 
-class ExactDuplicates(Section):
-    """Keep one row of each set with the same image bytes and text."""
-
-    reasons: ClassVar[dict[str, Reason]] = {
-        "exact_duplicate": Reason(
-            "Another row has the same image bytes and text.", "`keeper_file` and `keeper_row` name the kept one."
-        )
-    }
-
-    kind: Literal["exact_duplicates"] = "exact_duplicates"
-    keep_by: str | None = Field(
-        None, description="Score whose highest value names the keeper; ties and null: lowest (file, row)."
-    )
-
-
-class Threshold(Section):
+class Threshold(Targeted):
     """Keep rows whose score reaches a cut."""
 
     reasons: ClassVar[dict[str, Reason]] = {
@@ -44,36 +31,11 @@ class Threshold(Section):
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Threshold:
-        exactly_one(minimum=self.minimum, keep_fraction=self.keep_fraction)
+        exactly_one(minimum=self.minimum, keep_fraction=self.keep_fraction, target=self.target)
         return self
 
 
-class NearDuplicates(Section):
-    """Keep one row of each group of rows whose embeddings are nearly equal."""
-
-    reasons: ClassVar[dict[str, Reason]] = {
-        "near_duplicate": Reason(
-            "Another row's embedding is alike by the select's `threshold` or more.",
-            "The keeper is named; raise `threshold` to drop fewer.",
-        )
-    }
-
-    kind: Literal["near_duplicates"] = "near_duplicates"
-    embedding: Literal["image", "text"] = Field("image", description="Which embedding is compared.")
-    threshold: float = Field(0.95, gt=0, le=1, description="Cosine from which two rows count as near duplicates.")
-    keep_by: str | None = Field(
-        "alignment", description="Score whose highest value names the keeper; ties and null: lowest (file, row)."
-    )
-    bucket_rows: int = Field(
-        8192,
-        ge=2,
-        le=65536,
-        description="Rows per bucket, about. Pairs are looked for inside a bucket: with no more rows than this the "
-        "result is exact; larger buckets find more pairs for more work.",
-    )
-
-
-class Balance(Section):
+class Balance(Targeted):
     """Thin the commonest concepts: MetaCLIP-style balancing on whatever concepts `annotate` found.
 
     A concept in more than t rows keeps each of them with probability t / rows, a rarer one keeps all of its rows; a
@@ -88,7 +50,8 @@ class Balance(Section):
         ),
         "balanced_out": Reason(
             "All its concepts are in many rows, and the draw went against it.",
-            "Its score is the probability with which it was kept; raise `threshold` (or `tail_share`).",
+            "Its score is the probability with which it was kept, or with a target the t from which it stays; raise "
+            "`threshold`, `tail_share` or the target.",
         ),
     }
 
@@ -112,8 +75,8 @@ class Balance(Section):
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Balance:
-        exactly_one(threshold=self.threshold, tail_share=self.tail_share)
+        exactly_one(threshold=self.threshold, tail_share=self.tail_share, target=self.target)
         return self
 
 
-Select = Annotated[ExactDuplicates | Threshold | NearDuplicates | Balance, Field(discriminator="kind")]
+Select = Annotated[ExactDuplicates | Threshold | MinHash | Perceptual | NearDuplicates | Balance, Field(discriminator="kind")]

@@ -82,7 +82,7 @@ METHODS: dict[str, str] = {
     "huggingface": "tasks.ingest.huggingface:HuggingFaceReader",
 }
 
-PROVIDES: tuple[str, ...] = ("uid", "image_bytes", "text_chars")
+PROVIDES: tuple[str, ...] = ("uid", "image_bytes", "text_chars", "text_bytes")
 
 
 def accepts(own: Mapping[str, str], named: Mapping[str, str], schema: pa.Schema, file: str) -> None:

@@ -30,7 +30,7 @@ class Identified(NamedTuple):
     schema: pa.Schema
     """The file's own."""
     sidecar: pa.Table
-    """`uid, image_bytes, text_chars`."""
+    """`uid, image_bytes, text_chars, text_bytes`."""
     failures: list[Failure]
 
 
@@ -98,11 +98,13 @@ def identities(image: pa.ChunkedArray | None, text: pa.ChunkedArray | None) -> p
     zeros = pa.chunked_array([pa.array(np.zeros(count, np.int64))])
     sizes = pc.fill_null(pc.binary_length(image), 0).cast(pa.int64()) if image is not None else zeros
     chars = pc.fill_null(pc.utf8_length(text), 0) if text is not None else zeros
+    lengths = pc.fill_null(pc.binary_length(text), 0) if text is not None else zeros
     return pa.table(
         {
             "uid": pa.Array.from_buffers(UID, count, [None, pa.py_buffer(bytes(uids))]),
             "image_bytes": sizes,
             "text_chars": chars.cast(pa.int32()),
+            "text_bytes": lengths.cast(pa.int64()),
         }
     )
 

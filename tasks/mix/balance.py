@@ -71,6 +71,21 @@ def keep_probabilities(matches: Matches, probabilities: ArrayLike) -> np.ndarray
     return _kept(*_rows(matches, len(p)), 1.0 - p)
 
 
+def critical_thresholds(matches: Matches, counts: ArrayLike, coins: ArrayLike) -> np.ndarray:
+    """Returns the least t at which each text's P(keep) exceeds its coin: float64 `(N,)`; inf without entries.
+
+    So the texts that a threshold t keeps are those whose critical threshold is at most t, and the first n by it are
+    the n texts that balancing keeps at some t.
+
+    Args:
+        matches: Ids below E of each text's entries.
+        counts: `(E,)`, texts that match each entry, 1 or more where a text does.
+        coins: `(N,)` in [0, 1).
+    """
+    number = whole_numbers("counts", counts).astype(np.float64)
+    return _critical(*_rows(matches, len(number)), number, np.asarray(coins, np.float64))
+
+
 def t_to_p(counts: ArrayLike, threshold: float) -> float:
     """Returns the tail share of t: the sum of the counts strictly below t over the sum of all.
 
@@ -169,3 +184,32 @@ def _kept(offsets: np.ndarray, ids: np.ndarray, lost: np.ndarray) -> np.ndarray:
                 product *= lost[ids[at]]
         kept[row] = 1.0 - product
     return kept
+
+
+@njit(cache=True, nogil=True)
+def _critical(offsets: np.ndarray, ids: np.ndarray, counts: np.ndarray, coins: np.ndarray) -> np.ndarray:
+    """Bisection row by row: P(keep) rises with t, is 0 at 0 and 1 where t is the largest count."""
+    found = np.full(len(offsets) - 1, np.inf)
+    last_row = np.full(len(counts), -1, np.int64)
+    for row in range(len(found)):
+        entries = [counts[0] for _ in range(0)]
+        for at in range(offsets[row], offsets[row + 1]):
+            if last_row[ids[at]] != row:
+                last_row[ids[at]] = row
+                entries.append(counts[ids[at]])
+        low, high = 0.0, 0.0
+        for count in entries:
+            high = max(high, count)
+        if len(entries) == 0:
+            continue
+        for _ in range(50):
+            middle = 0.5 * (low + high)
+            product = 1.0
+            for count in entries:
+                product *= 1.0 - middle / max(count, middle)
+            if coins[row] < 1.0 - product:
+                high = middle
+            else:
+                low = middle
+        found[row] = high
+    return found

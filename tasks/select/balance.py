@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from storage.exchange import ROW
 from storage.states import Checkpoint, State
-from tasks.mix.balance import entry_counts, entry_probabilities, keep_probabilities, p_to_t
+from tasks.mix.balance import critical_thresholds, entry_counts, entry_probabilities, keep_probabilities, p_to_t
 from tasks.select import Decisions, keep_all
 
 MERGE_ROWS = 1 << 20
@@ -34,6 +34,7 @@ class Balance:
     def __init__(self, config: Any, *, seed: int) -> None:
         self._threshold: float | None = config.threshold
         self._tail_share: float | None = config.tail_share
+        self.ranked = config.target is not None
         self._keys = np.random.SeedSequence([seed, config.draw]).generate_state(2, np.uint64)
 
     def summarise(self, rows: pa.Table) -> pa.Table:
@@ -47,8 +48,10 @@ class Balance:
         counts = total["rows"].to_numpy()
         if self._threshold is not None:
             threshold = self._threshold
+        elif self._tail_share is None:  # a target finds its own
+            threshold = 0.0
         else:
-            threshold = p_to_t(counts, self._tail_share) if len(counts) else 0.0  # type: ignore[arg-type]
+            threshold = p_to_t(counts, self._tail_share) if len(counts) else 0.0
         return {"threshold": np.float64(threshold), "counts": counts} | packed(total["concept"].combine_chunks())
 
     def forecast(self, rows: pa.Table, state: State) -> dict[str, float]:
@@ -76,26 +79,42 @@ class Balance:
         return line if thinned.any() else f"{line}: t is so high that every row with a concept is kept"
 
     def decide(self, rows: pa.Table, state: State) -> Decisions:
-        """Keep the rows whose coin is below P(keep), which is their score."""
+        """Keep the rows whose coin is below P(keep), which is their score.
+
+        With a target the score is the t from which a row stays, and those of the lowest t stay.
+        """
         decisions = keep_all(rows.num_rows)
+        drawn = coins(uid_halves(rows.column("uid")), rows.column(ROW).to_numpy(), self._keys)
+        if self.ranked:
+            offsets, codes, counts = self._counted(rows, state, np.ones(len(state["counts"]), bool))
+            least, found = critical_thresholds((offsets, codes), counts, drawn), np.diff(offsets) > 0
+            decisions.score[:] = least
+            decisions.keep[:] = found
+            decisions.reason[:] = np.where(found, "balanced_out", "no_concept")
+            return decisions._replace(rank=least.astype(np.float32))
         kept, found = self._kept(rows, state)
         decisions.score[:] = kept
-        decisions.keep[:] = coins(uid_halves(rows.column("uid")), rows.column(ROW).to_numpy(), self._keys) < kept
+        decisions.keep[:] = drawn < kept
         decisions.reason[~decisions.keep] = "balanced_out"
         decisions.reason[~found] = "no_concept"
         return decisions
 
-    @staticmethod
-    def _kept(rows: pa.Table, state: State) -> tuple[np.ndarray, np.ndarray]:
+    @classmethod
+    def _kept(cls, rows: pa.Table, state: State) -> tuple[np.ndarray, np.ndarray]:
         """P(keep) of each row, float64 `(n,)`, and whether it has a concept, bool `(n,)`."""
-        offsets, codes, words = encoded(rows.column("concepts"))
         # Only the head is looked up, a small part of a large vocabulary: every other concept is kept whole anyway.
-        head = state["counts"] > state["threshold"]
-        place = pc.index_in(words, value_set=unpacked(state).filter(pa.array(head)))
-        counts = np.zeros(len(words), np.int64)
-        counts[place.is_valid().to_numpy(zero_copy_only=False)] = state["counts"][head][place.drop_null().to_numpy()]
+        offsets, codes, counts = cls._counted(rows, state, state["counts"] > state["threshold"])
         kept = keep_probabilities((offsets, codes), entry_probabilities(counts, float(state["threshold"])))
         return kept, np.diff(offsets) > 0
+
+    @staticmethod
+    def _counted(rows: pa.Table, state: State, known: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Offsets and codes of the rows' concepts, and how many rows hold each, 0 for those that are not `known`."""
+        offsets, codes, words = encoded(rows.column("concepts"))
+        place = pc.index_in(words, value_set=unpacked(state).filter(pa.array(known)))
+        counts = np.zeros(len(words), np.int64)
+        counts[place.is_valid().to_numpy(zero_copy_only=False)] = state["counts"][known][place.drop_null().to_numpy()]
+        return offsets, codes, counts
 
 
 def encoded(concepts: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray, pa.Array]:

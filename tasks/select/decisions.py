@@ -16,7 +16,7 @@ from storage.shards import Shard
 from storage.states import State
 from storage.steps import Step, parquet_bytes
 from storage.view import View
-from tasks.select import Decisions
+from tasks.select import Decisions, targets
 
 TRAVELLING = pa.schema(
     [
@@ -74,11 +74,30 @@ def decisions_table(rows: pa.Table, decisions: Decisions) -> pa.Table:
     )
 
 
-def bucket_decisions(step: Step, method: Any, state: State, bucket: int, rows: pa.Table | None) -> None:
-    """Decide on one bucket and send each decision to its shard."""
-    if rows is not None:
-        table = decisions_table(rows, method.decide(rows, state))
-        exchange.spill(step, "decisions", str(bucket), [(table, table[SHARD].to_numpy())])
+def decided(step: Step, method: Any, config: Any, state: State, source: str, rows: pa.Table) -> Decisions | None:
+    """What the method decides on a bucket or shard; None if it ranks rows: then the ranks are kept under `source`."""
+    decisions: Decisions = method.decide(rows, state)
+    if decisions.counts:
+        files.write_json(step.file(f"spill/counts/{source}.json"), dict(decisions.counts))
+    if not targets.is_ranked(method):
+        return decisions
+    targets.write_ranks(step, method, config, source, rows, decisions)
+    return None
+
+
+def send_home(step: Step, source: str, rows: pa.Table, decisions: Decisions | None) -> None:
+    """Send the decisions on one bucket's rows towards their shards, if there are any yet."""
+    if decisions is not None:
+        table = decisions_table(rows, decisions)
+        exchange.spill(step, "decisions", source, [(table, table[SHARD].to_numpy())])
+
+
+def counts(step: Step) -> dict[str, int]:
+    """What decisions counted, summed over buckets and shards."""
+    total: Counter[str] = Counter()
+    for name in files.names(step.file("spill/counts")):
+        total.update(files.read_json(step.file(f"spill/counts/{name}")))
+    return dict(total)
 
 
 def publish_decisions(step: Step, shard: Shard, table: pa.Table | None, names: pa.Array | None) -> None:

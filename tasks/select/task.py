@@ -15,12 +15,14 @@ from storage.steps import Step
 from storage.view import View
 from tasks import load, select
 from tasks.groups import each, stage_task
+from tasks.select import linking, targets
 from tasks.select.decisions import (
     Summaries,
-    bucket_decisions,
+    decided,
     decisions_table,
     publish_decisions,
     rows_of,
+    send_home,
     write_summary,
 )
 from tasks.select.forecasts import sum_forecasts, write_forecast
@@ -55,13 +57,53 @@ def sum_select(step: Step, config: Any, seed: int, shards: list[Shard]) -> None:
     sum_forecasts(step, method, state, shards)
 
 
+@stage_task(name="key", task_run_name="select {step.kind}: keys of {label}")
+def key_shards(
+    step: Step, view: View, config: Any, seed: int, shards: list[Shard], buckets: int, label: str
+) -> dict[str, Any]:
+    """Send the keys of each shard's rows to their buckets."""
+    method, state = load(select.METHODS, config, seed=seed), load_state(step.file("state.npz"))
+
+    def work(shard: Shard) -> None:
+        linking.spill_keys(step, method, state, shard, rows_of(view, shard, method.needs), buckets)
+
+    return each(shards, work)
+
+
+@stage_task(name="link", task_run_name="select {step.kind}: link {label}")
+def link_buckets(step: Step, sources: list[str], buckets: list[int], label: str) -> dict[str, Any]:
+    """Link the rows that share a key."""
+    keyed = Gathering(step, linking.KEYS, sources)
+    return each(buckets, lambda bucket: linking.link_bucket(step, bucket, keyed.gather(bucket)))
+
+
+@stage_task(name="join", task_run_name="select {step.kind}: join links")
+def join_links(step: Step, buckets: list[int]) -> None:
+    """Join all links into components."""
+    linking.join(step, buckets)
+
+
+@stage_task(name="meet", task_run_name="select {step.kind}: bring together {label}")
+def meet_shards(step: Step, view: View, config: Any, seed: int, shards: list[Shard], label: str) -> dict[str, Any]:
+    """Send rows that have company to its bucket; decide on the others at once."""
+    method, state = load(select.METHODS, config, seed=seed), load_state(step.file("state.npz"))
+    links = linking.Links(step)
+
+    def work(shard: Shard) -> None:
+        joined, buckets, alone = links.divide(rows_of(view, shard, targets.needs(method, config)))
+        send_home(step, shard.digest, alone, decided(step, method, config, state, shard.digest, alone))
+        spill(step, "rows", shard.digest, [(joined, buckets)])
+
+    return each(shards, work)
+
+
 @stage_task(name="partition", task_run_name="select {step.kind}: partition {label}")
 def partition_shards(step: Step, view: View, config: Any, seed: int, shards: list[Shard], label: str) -> dict[str, Any]:
     """Send each shard's rows to their buckets."""
     method, state = load(select.METHODS, config, seed=seed), load_state(step.file("state.npz"))
 
     def work(shard: Shard) -> None:
-        rows = rows_of(view, shard, method.needs)
+        rows = rows_of(view, shard, targets.needs(method, config))
         spill(step, "rows", shard.digest, [(rows, method.partition(rows, state))])
 
     return each(shards, work)
@@ -73,16 +115,14 @@ def decide_buckets(
 ) -> dict[str, Any]:
     """Decide bucket by bucket; send the decisions back towards their shards."""
     method, state = load(select.METHODS, config, seed=seed), load_state(step.file("state.npz"))
-    rows = Gathering(step, "rows", sources)
-    return each(buckets, lambda bucket: bucket_decisions(step, method, state, bucket, rows.gather(bucket)))
+    gathering = Gathering(step, "rows", sources)
 
+    def work(bucket: int) -> None:
+        rows = gathering.gather(bucket)
+        if rows is not None:
+            send_home(step, str(bucket), rows, decided(step, method, config, state, str(bucket), rows))
 
-@stage_task(name="collect", task_run_name="select {step.kind}: collect {label}")
-def collect_decisions(step: Step, buckets: list[int], every: list[Shard], shards: list[Shard], label: str) -> dict:
-    """Publish each shard's decisions, gathered from the buckets."""
-    home = Gathering(step, "decisions", [str(bucket) for bucket in buckets])
-    names = pa.array([shard.file for shard in every], pa.string())
-    return each(shards, lambda shard: publish_decisions(step, shard, home.gather(shard.index), names))
+    return each(buckets, work)
 
 
 @stage_task(name="decide", task_run_name="select {step.kind}: decide {label}")
@@ -91,7 +131,30 @@ def decide_shards(step: Step, view: View, config: Any, seed: int, shards: list[S
     method, state = load(select.METHODS, config, seed=seed), load_state(step.file("state.npz"))
 
     def work(shard: Shard) -> None:
-        rows = rows_of(view, shard, method.needs)
-        publish_decisions(step, shard, decisions_table(rows, method.decide(rows, state)), None)
+        rows = rows_of(view, shard, targets.needs(method, config))
+        decisions = decided(step, method, config, state, shard.digest, rows)
+        if decisions is not None:
+            publish_decisions(step, shard, decisions_table(rows, decisions), None)
 
     return each(shards, work)
+
+
+@stage_task(name="cut", task_run_name="select {step.kind}: find the cut")
+def cut_ranks(step: Step, config: Any, seed: int, sources: list[str]) -> None:
+    """Find which ranked rows stay."""
+    method, state = load(select.METHODS, config, seed=seed), load_state(step.file("state.npz"))
+    targets.cut(step, method, config, state, sources)
+
+
+@stage_task(name="settle", task_run_name="select {step.kind}: settle {label}")
+def settle_sources(step: Step, sources: list[str], label: str) -> dict[str, Any]:
+    """Decide on ranked rows by the cut; send the decisions towards their shards."""
+    return each(sources, lambda source: send_home(step, source, *targets.settle(step, source)))
+
+
+@stage_task(name="collect", task_run_name="select {step.kind}: collect {label}")
+def collect_decisions(step: Step, sources: list[str], every: list[Shard], shards: list[Shard], label: str) -> dict:
+    """Publish each shard's decisions, gathered from buckets (and shards) in the order of `sources`."""
+    home = Gathering(step, "decisions", sources)
+    names = pa.array([shard.file for shard in every], pa.string())
+    return each(shards, lambda shard: publish_decisions(step, shard, home.gather(shard.index), names))

@@ -1,4 +1,4 @@
-"""Threshold: keep rows whose score reaches a cut, given or found as a global quantile."""
+"""Threshold: keep rows whose score reaches a cut: given, found as a global quantile, or met as a target."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from storage.states import Checkpoint, State
 from tasks.select import Decisions, keep_all
+from tasks.select.ranking import ordered
 
 
 class Threshold:
@@ -20,6 +21,7 @@ class Threshold:
         self._score: str = config.score
         self._minimum: float | None = config.minimum
         self._keep_fraction: float | None = config.keep_fraction
+        self.ranked = config.target is not None
         self.needs: tuple[str, ...] = (config.score,)
 
     def summarise(self, rows: pa.Table) -> pa.Table:
@@ -27,7 +29,9 @@ class Threshold:
         return pa.table({"score": self._values(rows)})
 
     def fit(self, summaries: Iterable[pa.Table], checkpoint: Checkpoint) -> State:
-        """The cut: `minimum`, or the score of row number ceil(keep_fraction * n) from the top, n with null scores."""
+        """The cut: `minimum`, or the score of row ceil(keep_fraction * n); n counts null scores, too."""
+        if self.ranked:
+            return {}
         if self._keep_fraction is None:
             return {"cut": np.float32(self._minimum)}
         return {"cut": np.float32(kth_largest(summaries, self._keep_fraction))}
@@ -37,6 +41,10 @@ class Threshold:
         decisions = keep_all(rows.num_rows)
         score = self._values(rows)
         decisions.score[:] = score
+        if self.ranked:
+            decisions.keep[:] = ~np.isnan(score)
+            decisions.reason[:] = np.where(decisions.keep, "below_threshold", "no_score")
+            return decisions._replace(rank=np.where(decisions.keep, -score, np.inf).astype(np.float32))
         decisions.keep[:] = score >= np.float32(state["cut"])
         decisions.reason[~decisions.keep] = "below_threshold"
         decisions.reason[np.isnan(score)] = "no_score"
@@ -60,7 +68,7 @@ def kth_largest(summaries: Iterable[pa.Table], fraction: float) -> float:
     for table in summaries:
         score = table["score"].to_numpy()
         total += len(score)
-        histogram += np.bincount(_ordered(score[~np.isnan(score)]) >> 16, minlength=1 << 16)
+        histogram += np.bincount(ordered(score[~np.isnan(score)]) >> 16, minlength=1 << 16)
     # A product such as 0.1 * 30 = 3.0000000000000004 must not ask for a fourth row.
     wanted = int(np.ceil(round(fraction * total, 9)))
     above = np.cumsum(histogram[::-1])[::-1]
@@ -73,12 +81,6 @@ def kth_largest(summaries: Iterable[pa.Table], fraction: float) -> float:
     for table in summaries:
         score = table["score"].to_numpy()
         score = score[~np.isnan(score)]
-        inside.append(score[(_ordered(score) >> 16) == target])
+        inside.append(score[(ordered(score) >> 16) == target])
     values = np.concatenate(inside)
     return float(np.partition(values, len(values) - rank)[len(values) - rank])
-
-
-def _ordered(score: np.ndarray) -> np.ndarray:
-    """Float32 as uint32 whose integer order is the numeric order; -0.0 counts as 0.0."""
-    bits = (score + np.float32(0)).view(np.uint32)
-    return np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))

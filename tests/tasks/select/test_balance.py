@@ -274,8 +274,8 @@ def test_a_null_concept_is_an_error():
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({}, "`threshold` is None and `tail_share` is None; give exactly one of them"),
-        ({"threshold": 2, "tail_share": 0.5}, "`threshold` is 2.0 and `tail_share` is 0.5; give exactly one"),
+        ({}, "none of `threshold`, `tail_share`, a `target_…` is given; give exactly one of them"),
+        ({"threshold": 2, "tail_share": 0.5}, "`threshold` and `tail_share` are given; give exactly one"),
         ({"threshold": 0}, "greater than 0"),
         ({"threshold": float("inf")}, "finite"),
         ({"tail_share": 0}, "greater than 0"),

@@ -1,0 +1,171 @@
+"""The selects of a run: fit, forecast; rows meet in shards, cells or by common keys; decide, cut, collect."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flows.planning import Planned
+from flows.run import HEAVY, Run
+from flows.stages import run_global
+from storage import files, states, together
+from storage.exchange import Gathering, spilled
+from storage.shards import Shard
+from storage.steps import Step
+from tasks.select import linking, targets
+from tasks.select.decisions import counts
+from tasks.select.forecasts import EXCHANGE, FORECAST
+from tasks.select.task import (
+    collect_decisions,
+    cut_ranks,
+    decide_buckets,
+    decide_shards,
+    fit_select,
+    forecast_shards,
+    join_links,
+    key_shards,
+    link_buckets,
+    meet_shards,
+    partition_shards,
+    settle_sources,
+    sum_select,
+    summarise_shards,
+)
+
+
+def select(run: Run, planned: list[Planned], every: list[Shard]) -> None:
+    """Run the selects in order."""
+    for one in planned:
+        facts = run_global(run, one.step, one.label, lambda one=one: select_one(run, one, every))  # type: ignore[misc]
+        run.log(f"{one.label}: kept {facts['kept']:,} of {facts['rows']:,} rows")
+        if "told" in facts:
+            run.notes.append(f"{one.label}: {facts['told']}; kept are {facts['kept']:,}")
+        for warning in facts["warnings"]:
+            run.warn("select", f"{one.label}: {warning}")
+
+
+def select_one(run: Run, planned: Planned, every: list[Shard]) -> dict[str, Any]:
+    """Do one select over all shards; returns what its commit point is to say."""
+    step, method = planned.step, planned.method
+    common = {"step": step, "config": planned.config, "seed": run.config.seed}
+    if not files.exists(step.file("state.npz")):
+        fit(run, planned, every, common)
+    ranked = targets.is_ranked(method)  # then the outcome is wanted, not forecast
+    forecast = forecast_one(run, planned, every) if hasattr(method, "forecast") and not ranked else {}
+    committed = step.committed()
+    todo = [shard for shard in every if shard.digest not in committed]
+    digests = [shard.digest for shard in every]
+    if not todo:
+        pass
+    elif hasattr(method, "keys"):
+        decide_linked(run, planned, every, common)
+        collect(run, step, [*digests, *map(str, buckets_of(step, digests))], every, todo, ranked, common)
+    elif hasattr(method, "partition"):
+        decide_in_buckets(run, planned, every, common)
+        collect(run, step, [*map(str, buckets_of(step, digests))], every, todo, ranked, common)
+    else:
+        done = targets.ranked(step) if ranked else committed
+        left = [shard for shard in every if shard.digest not in done]
+        run.each(decide_shards, "shards", left, view=planned.view, **common)
+        if ranked:
+            collect(run, step, digests, every, todo, ranked, common)
+    return summed(planned, every) | forecast
+
+
+def fit(run: Run, planned: Planned, every: list[Shard], common: dict[str, Any]) -> None:
+    """Fit the method on summaries of all shards, if it wants to know of all rows."""
+    if hasattr(planned.method, "fit"):
+        run.each(summarise_shards, "shards", every, view=planned.view, **common)
+        run.once(fit_select, shards=every, **common)
+    else:
+        states.save(planned.step.file("state.npz"), {})
+
+
+def decide_in_buckets(run: Run, planned: Planned, every: list[Shard], common: dict[str, Any]) -> None:
+    """Let rows meet in the buckets that the method names."""
+    step = planned.step
+    ready = spilled(step, "rows")
+    left = [shard for shard in every if shard.digest not in ready]
+    run.each(partition_shards, "shards", left, view=planned.view, **common)
+    decide_gathered(run, planned, every, common)
+
+
+def decide_linked(run: Run, planned: Planned, every: list[Shard], common: dict[str, Any]) -> None:
+    """Let rows meet that have a key in common, directly or through others."""
+    step, digests = planned.step, [shard.digest for shard in every]
+    if not files.exists(step.file(f"spill/{linking.LINKS}")):
+        keyed = spilled(step, linking.KEYS)
+        left = [shard for shard in every if shard.digest not in keyed]
+        buckets = max(1, -(-sum(shard.rows for shard in every) // linking.KEYED_ROWS))
+        run.each(key_shards, "shards", left, view=planned.view, buckets=buckets, **common)
+        known = Gathering(step, linking.KEYS, digests).buckets()
+        linked = linking.linked(step)
+        unlinked = [bucket for bucket in known if str(bucket) not in linked]
+        run.each(link_buckets, "buckets", unlinked, step=step, sources=digests)
+        run.once(join_links, step=step, buckets=known)
+    ready = spilled(step, "rows")
+    left = [shard for shard in every if shard.digest not in ready]
+    run.each(meet_shards, "shards", left, view=planned.view, **common)
+    decide_gathered(run, planned, every, common)
+
+
+def decide_gathered(run: Run, planned: Planned, every: list[Shard], common: dict[str, Any]) -> None:
+    """Decide bucket by bucket on the rows that were sent there."""
+    step, digests = planned.step, [shard.digest for shard in every]
+    ready = targets.ranked(step) if targets.is_ranked(planned.method) else spilled(step, "decisions")
+    undecided = [bucket for bucket in buckets_of(step, digests) if str(bucket) not in ready]
+    run.each(decide_buckets, "buckets", undecided, HEAVY, sources=digests, **common)
+
+
+def buckets_of(step: Step, digests: list[str]) -> list[int]:
+    """Buckets that rows were sent to."""
+    return Gathering(step, "rows", digests).buckets()
+
+
+def collect(
+    run: Run,
+    step: Step,
+    sources: list[str],
+    every: list[Shard],
+    todo: list[Shard],
+    ranked: bool,
+    common: dict[str, Any],
+) -> None:
+    """Bring the decisions made under `sources` home; of ranked rows once the cut is found."""
+    if ranked:
+        if not files.exists(step.file(targets.CUT_TOLD)):
+            run.once(cut_ranks, sources=sources, **common)
+        ready = spilled(step, "decisions")
+        left = [source for source in sources if source not in ready]
+        # `sources` names what settles; the groups are of them.
+        run.each(settle_sources, "sources", left, step=step)
+    run.each(collect_decisions, "shards", todo, step=step, sources=sources, every=every)
+
+
+def summed(planned: Planned, every: list[Shard]) -> dict[str, Any]:
+    """Rows, kept rows, reasons, what the cut says, and warnings."""
+    step, method = planned.step, planned.method
+    facts = together.facts(step, [shard.digest for shard in every])
+    reasons: dict[str, int] = {}
+    for one in facts:
+        for reason, rows in one["reasons"].items():
+            reasons[reason] = reasons.get(reason, 0) + rows
+    kept: dict[str, Any] = {"rows": sum(f["rows"] for f in facts), "kept": sum(f["kept"] for f in facts)}
+    warnings = method.warnings(counts(step)) if hasattr(method, "warnings") else []
+    if targets.is_ranked(method):
+        kept["cut"] = files.read_json(step.file(targets.CUT_TOLD))
+        warnings += targets.warnings(kept["cut"])
+    return kept | {"reasons": reasons, "warnings": warnings}
+
+
+def forecast_one(run: Run, planned: Planned, every: list[Shard]) -> dict[str, Any]:
+    """Say what a fitted select is expected to keep: worked out once, before it decides. Returns the facts."""
+    step = planned.step
+    common = {"step": step, "config": planned.config, "seed": run.config.seed}
+    if not files.exists(step.file(FORECAST)):
+        ready = spilled(step, EXCHANGE)
+        left = [shard for shard in every if shard.digest not in ready]
+        run.each(forecast_shards, "shards", left, view=planned.view, **common)
+        run.once(sum_select, shards=every, **common)
+    facts = dict(files.read_json(step.file(FORECAST)))
+    run.log(f"{planned.label}: {facts['told']}")
+    return facts

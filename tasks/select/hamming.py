@@ -1,0 +1,193 @@
+"""Bit strings that differ in few bits: every such pair, without comparing all with all.
+
+Cut b bits into d + k chunks: two strings that differ in at most d bits agree in k whole chunks at least (pigeonhole
+principle; k = 1 in Norouzi, Punjani, Fleet, "Fast Exact Search in Hamming Space with Multi-Index Hashing", arXiv
+1307.2982). So strings are put in buckets for each choice of k chunks, and those that agree in all of them are compared.
+More chunks to agree in make runs shorter and choices more: k grows with the number of strings.
+"""
+
+from __future__ import annotations
+
+from itertools import combinations
+from math import comb
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+MOST_CHUNKS = 8
+"""Most chunks that must agree."""
+ENTROPY = 0.8
+"""Of hashes of pictures, bits worth counting: neither even nor independent."""
+SORTING = 32
+"""What sorting one string costs, in comparisons."""
+WINDOW = 2048
+"""Strings of a bucket that one is compared with: of a longer one, those next in order."""
+MOST_PAIRS = 1 << 24
+"""Pairs that are held, beside `PAIRS_EACH` for every string: where there are more, windows are halved."""
+PAIRS_EACH = 16
+
+
+class Pairs(NamedTuple):
+    """Strings that differ in few bits, `i < j`, each pair once."""
+
+    i: np.ndarray
+    """int64 `(e,)`"""
+    j: np.ndarray
+    """int64 `(e,)`"""
+    distance: np.ndarray
+    """int32 `(e,)`: bits that differ."""
+    capped: int
+    """Buckets that were larger than the window: pairs in them may be missing."""
+
+
+def masks(bits: int, distance: int, agree: int) -> np.ndarray:
+    """Choices of `agree` chunks out of `distance + agree`, as masks: uint64 `(T, ceil(bits / 64))`.
+
+    Two strings of `bits` bits that differ in at most `distance` agree under one mask at least.
+    """
+    chunks = distance + agree
+    of_bit = np.arange(-(-bits // 64) * 64) % chunks  # neighbours, which are alike in worth, in different chunks
+    of_bit[bits:] = -1
+    chosen = np.array(list(combinations(range(chunks), agree)))
+    table = (of_bit[None, :, None] == chosen[:, None, :]).any(axis=2)
+    return np.packbits(table, axis=1, bitorder="little").view("<u8")
+
+
+def chunks_to_agree(count: int, bits: int, distance: int) -> int:
+    """How many chunks must agree for the search among `count` strings to be cheapest."""
+    return min(range(1, MOST_CHUNKS + 1), key=lambda agree: _cost(count, bits, distance, agree))
+
+
+def company(count: int, bits: int, distance: int, agree: int) -> float:
+    """How many of `count` strings one meets by chance under all masks together, about."""
+    return comb(distance + agree, agree) * count * 2.0 ** -(ENTROPY * bits * agree / (distance + agree))
+
+
+def _cost(count: int, bits: int, distance: int, agree: int) -> float:
+    """Comparisons for one string, those that sorting is worth included."""
+    return SORTING * comb(distance + agree, agree) + company(count, bits, distance, agree) / 2
+
+
+def masked(words: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """What is left of strings under one mask, as one word each, uint64 `(n,)`; longer strings are mixed into it."""
+    key = words[:, 0] & mask[0]
+    for column in range(1, words.shape[1]):
+        key = (key ^ (key >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9)
+        key = (key ^ (key >> np.uint64(32))) + (words[:, column] & mask[column]) * np.uint64(0x94D049BB133111EB)
+    return key
+
+
+def scrambled(words: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """What is left of strings under one mask, as a key that is even in its leading bits: uint64 `(n,)`."""
+    key = masked(words, mask) * np.uint64(0x9E3779B97F4A7C15)
+    return (key ^ (key >> np.uint64(32))) * np.uint64(0xBF58476D1CE4E5B9)
+
+
+def near(words: np.ndarray, bits: int, distance: int) -> Pairs:
+    """All pairs of strings that differ in at most `distance` bits.
+
+    Args:
+        words: uint64 `(n, ceil(bits / 64))`, zeros behind the last bit; distinct, or nearly so: equal ones share all buckets.
+    """
+    choices = masks(bits, distance, chunks_to_agree(len(words), bits, distance))
+    window, most = WINDOW, MOST_PAIRS + PAIRS_EACH * len(words)
+    while (found := _search(words, choices, distance, window, most)) is None:
+        window //= 2
+    return found
+
+
+def _search(words: np.ndarray, choices: np.ndarray, distance: int, window: int, most: int) -> Pairs | None:
+    """`near`, with a window; None if there are more than `most` pairs, which a window of 1 is too small for."""
+    parts, total, capped = [], 0, 0
+    room = np.empty((2, 1 << 16), np.int64), np.empty(1 << 16, np.int32)
+    for number, mask in enumerate(choices):
+        order, ends = bucketed(scrambled(words, mask), max(1, (len(words) - 1).bit_length()))
+        capped += int(np.sum(np.diff(ends, prepend=0) > window + 1))
+        count = _compare(words[order], order, ends, choices[: number + 1], distance, window, *room)
+        if total + count > most and window > 1:
+            return None
+        if count > len(room[1]):
+            room = np.empty((2, 2 * count), np.int64), np.empty(2 * count, np.int32)
+            _compare(words[order], order, ends, choices[: number + 1], distance, window, *room)
+        parts.append((*np.sort(room[0][:, :count], axis=0), room[1][:count].copy()))
+        total += count
+    i, j, bits_apart = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return Pairs(i, j, bits_apart, capped)
+
+
+@njit(cache=True, nogil=True)
+def _ones(x: np.uint64) -> np.int64:
+    """Bits that are set."""
+    x = x - ((x >> np.uint64(1)) & np.uint64(0x5555555555555555))
+    x = (x & np.uint64(0x3333333333333333)) + ((x >> np.uint64(2)) & np.uint64(0x3333333333333333))
+    x = (x + (x >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
+    return np.int64((x * np.uint64(0x0101010101010101)) >> np.uint64(56))
+
+
+@njit(cache=True, nogil=True)
+def bucketed(key: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
+    """Indices by the leading `bits` of their keys, ties in order, int64 `(n,)`, and the end of each bucket."""
+    shift = np.uint64(64 - bits)
+    ends = np.zeros(1 << bits, np.int64)
+    for value in key:
+        ends[np.int64(value >> shift)] += 1
+    total = 0
+    for bucket in range(len(ends)):
+        ends[bucket], total = total, total + ends[bucket]
+    order = np.empty(len(key), np.int64)
+    for index, value in enumerate(key):
+        bucket = np.int64(value >> shift)
+        order[ends[bucket]] = index
+        ends[bucket] += 1
+    return order, ends
+
+
+@njit(cache=True, nogil=True)
+def _equal(a: np.ndarray, b: np.ndarray, mask: np.ndarray) -> bool:
+    for column in range(len(a)):
+        if (a[column] ^ b[column]) & mask[column] != 0:
+            return False
+    return True
+
+
+@njit(cache=True, nogil=True)
+def _is_new(a: np.ndarray, b: np.ndarray, choices: np.ndarray) -> bool:
+    """Whether two strings are equal under the last of the masks and under none before."""
+    for choice in choices[:-1]:
+        if _equal(a, b, choice):
+            return False
+    return _equal(a, b, choices[-1])
+
+
+@njit(cache=True, nogil=True)
+def _compare(
+    words: np.ndarray,
+    order: np.ndarray,
+    ends: np.ndarray,
+    choices: np.ndarray,
+    distance: int,
+    window: int,
+    pairs: np.ndarray,
+    apart: np.ndarray,
+) -> int:
+    """Compare within buckets of `words`, which are in order; returns how many pairs there are, stored while room lasts.
+
+    A pair counts under the first mask under which it is equal.
+    """
+    count, start = 0, 0
+    for end in ends:
+        for at in range(start, end - 1):
+            a = words[at]
+            for other in range(at + 1, min(end, at + 1 + window)):
+                b = words[other]
+                different = 0
+                for column in range(len(a)):
+                    different += _ones(a[column] ^ b[column])
+                if different > distance or not _is_new(a, b, choices):
+                    continue
+                if count < len(apart):
+                    pairs[0, count], pairs[1, count], apart[count] = order[at], order[other], different
+                count += 1
+        start = end
+    return count

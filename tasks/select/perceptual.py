@@ -1,0 +1,162 @@
+"""Near-duplicate pictures by perceptual hash: rows whose hashes differ in at most so many bits.
+
+The search is exact. Up to `ROWS_TOGETHER` rows meet in one call, which has only their hashes to hold; of more, rows
+meet that agree in some chunks of their hashes, as `tasks.select.hamming` has it. Rows with equal hashes are one row
+until the end. A picture with next to nothing in it has no hash worth comparing: such rows are alike if they are equal,
+image bytes and text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from math import comb
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from storage.exchange import ROW, SHARD
+from storage.states import Checkpoint, State
+from tasks.score.image_hash import unpack
+from tasks.select import Decisions, badness, best_first, hamming, keep_all, keeper_needs
+from tasks.select.groups import Pairs, components, greedy, persistence
+
+ROWS_TOGETHER = 1 << 20
+"""Rows that meet in one call, whatever they look like."""
+MOST_KEYS = 64
+"""Columns of keys, at most: a row takes 16 bytes of disk for each."""
+
+_NO_PAIRS: Pairs = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
+
+
+class Perceptual:
+    """Linked by chunks of the hash; decided by the bits that differ."""
+
+    def __init__(self, config: Any, *, seed: int) -> None:
+        del seed  # nothing is drawn
+        self._config, sketch = config, config.sketch
+        self._hash: tuple[str, ...] = (sketch.column, *([sketch.mirrored_column] if config.flips else []))
+        self._spread: str = sketch.spread_column
+        self._bits: int = sketch.bits
+        self.ranked: bool = config.target is not None
+        self.needs: tuple[str, ...] = tuple(
+            dict.fromkeys(("uid", *self._hash, self._spread, *keeper_needs(config.keep_by)))
+        )
+
+    def summarise(self, rows: pa.Table) -> pa.Table:
+        """The number of rows."""
+        return pa.table({"rows": [rows.num_rows]})
+
+    def fit(self, summaries: Iterable[pa.Table], checkpoint: Checkpoint) -> State:
+        """`masks: uint64 (T, words)`: rows meet that agree in all bits of one; a mask without bits lets all meet."""
+        count = sum(int(n) for table in summaries for n in table["rows"].to_numpy())
+        return {"masks": linking_masks(count, self._bits, self._config.max_distance)}
+
+    def keys(self, rows: pa.Table, state: State) -> np.ndarray:
+        """Hashes under the masks, uint64 `(n, T)`, or `(n, 2 * T)` with flips: the smaller and the larger of both.
+
+        Pictures that differ in place of a flip have the same two, unless a bit that differs is among those masked.
+        """
+        hashes = [unpack(rows[name]) for name in self._hash]
+        keys = [np.stack([hamming.masked(words, mask) for mask in state["masks"]], 1) for words in hashes]
+        joined = np.hstack([np.minimum(*keys), np.maximum(*keys)]) if len(keys) > 1 else keys[0]
+        hashed, blank = self._kinds(rows)
+        joined[blank] = uid_words(rows)[blank, :1]
+        nothing = ~hashed & ~blank  # of its own, so that it meets no other
+        place = rows[SHARD].to_numpy().astype(np.uint64) << np.uint64(40) | rows[ROW].to_numpy().astype(np.uint64)
+        joined[nothing] = (place[nothing, None] + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+        return joined
+
+    def decide(self, rows: pa.Table, state: State) -> Decisions:
+        """Keep one row of each group of alike pictures; with a target, rank by how alike rows are to a better one."""
+        decisions = keep_all(rows.num_rows)
+        order = best_first(rows, self._config.keep_by)
+        hashed, blank = self._kinds(rows)
+        capped = self._settle(decisions, order[hashed[order]], [unpack(rows[name]) for name in self._hash])
+        self._settle(decisions, order[blank[order]], [uid_words(rows)], compared=False)
+        return decisions._replace(rank=self._rank(rows, decisions), counts={"capped_runs": capped})
+
+    def _kinds(self, rows: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+        """Rows whose hash counts, and rows with too little in their pictures: bool `(n,)` each."""
+        spread = rows[self._spread].to_numpy()  # NaN for null: neither
+        return spread >= self._config.min_spread, spread < self._config.min_spread
+
+    def _settle(self, decisions: Decisions, order: np.ndarray, strings: list[np.ndarray], compared: bool = True) -> int:
+        """Decide on the rows of `order`, best first, in place; returns how many runs were too long to compare all.
+
+        Of rows with equal strings the best stands for all: the others follow it, whatever becomes of it.
+        """
+        strings = [words[order] for words in strings]
+        first, same = distinct(np.hstack(strings))
+        heads = order[first]
+        pairs, capped = self._pairs([words[first] for words in strings]) if compared else (_NO_PAIRS, 0)
+        rule = persistence if self.ranked else {"greedy": greedy, "components": components}[self._config.groups]
+        keeper, similarity = rule(pairs, np.arange(len(heads)), len(heads))
+        follows = first[same] != np.arange(len(order))
+        stands = ~follows & (keeper[same] < 0)
+        decisions.keep[order] = stands | self.ranked
+        decisions.reason[order[~stands]] = "near_duplicate_image"
+        decisions.score[order] = np.where(follows, 1, similarity[same])
+        to_head = follows & (self.ranked | (keeper[same] < 0))
+        decisions.keeper[order] = np.where(stands, -1, np.where(to_head, heads[same], heads[keeper[same]]))
+        return capped
+
+    def _pairs(self, strings: list[np.ndarray]) -> tuple[Pairs, int]:
+        """Alike rows (better, worse, share of equal bits); mirrored hashes, if there are any, count with the others."""
+        n = len(strings[0])
+        found = hamming.near(np.concatenate(strings), self._bits, self._config.max_distance)
+        i, j, apart = found.i % n, found.j % n, found.distance
+        i, j = np.minimum(i, j), np.maximum(i, j)
+        if len(strings) > 1:  # a pair of pictures may be several pairs of hashes: the closest one counts
+            useful = np.flatnonzero((found.i < n) & (i != j))
+            closest = useful[np.lexsort((apart[useful], j[useful], i[useful]))]
+            new = np.append(True, (np.diff(i[closest]) != 0) | (np.diff(j[closest]) != 0))[: len(closest)]
+            i, j, apart = (column[closest[new]] for column in (i, j, apart))
+        return (i, j, (1 - apart / self._bits).astype(np.float32)), found.capped
+
+    def _rank(self, rows: pa.Table, decisions: Decisions) -> np.ndarray | None:
+        """Similarity first, then the worse row."""
+        if not self.ranked:
+            return None
+        against = np.where(decisions.reason != "", decisions.score, -np.inf).astype(np.float32)
+        return np.hstack([against[:, None], badness(rows, self._config.keep_by)])
+
+    def warnings(self, counts: dict[str, int]) -> list[str]:
+        """What was compared less than fully."""
+        if not (runs := counts.get("capped_runs", 0)):
+            return []
+        return [
+            f"{runs:,} times very many different hashes agreed in part: each was compared with the "
+            f"{hamming.WINDOW:,} next to it at most, and near duplicates may remain; a larger `hash_size`, another "
+            "`hash` or a higher `min_spread` tells pictures better apart"
+        ]
+
+
+def linking_masks(count: int, bits: int, distance: int) -> np.ndarray:
+    """Masks under which `count` rows meet, uint64 `(T, words)`: all do, or few that are not alike."""
+    if count <= ROWS_TOGETHER:
+        return np.zeros((1, -(-bits // 64)), np.uint64)
+    agree = 1
+    while comb(distance + agree + 1, distance) <= MOST_KEYS and hamming.company(count, bits, distance, agree) > 0.5:
+        agree += 1
+    return hamming.masks(bits, distance, agree)
+
+
+def distinct(words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """First row of every distinct string, ascending, int64 `(m,)`, and of every row which of those it equals.
+
+    Args:
+        words: uint64 `(n, w)`.
+    """
+    whole = np.ascontiguousarray(words)
+    flat = whole.ravel() if words.shape[1] == 1 else whole.view(np.dtype((np.void, 8 * words.shape[1]))).ravel()
+    _, first, same = np.unique(flat, return_index=True, return_inverse=True)
+    ascending = np.argsort(first)
+    position = np.empty_like(ascending)
+    position[ascending] = np.arange(len(first))
+    return first[ascending], position[same]
+
+
+def uid_words(rows: pa.Table) -> np.ndarray:
+    """Digests of whole rows, uint64 `(n, 2)`."""
+    return unpack(rows["uid"])
