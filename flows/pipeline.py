@@ -164,8 +164,8 @@ def examine(config: Curate) -> tuple[Scan, list[Planned]]:
     """
     clusters.check(config)
     planned, view = plan_per_shard(config, None)
-    _, view = select_steps(config, view, [])
-    planned.append(sample_step(config, view, ingest_step(config)))
+    selects, view = select_steps(config, view, [])
+    planned += [*selects, sample_step(config, view, ingest_step(config))]
     vocabulary = getattr(config.annotate, "vocabulary", None)
     if vocabulary:
         vocabularies.check(vocabulary, config.annotate.cleaning)  # type: ignore[union-attr]

@@ -133,13 +133,12 @@ def score_steps(config: Curate, view: View) -> tuple[list[Planned], View]:
 
 
 def score_sections(config: Curate) -> list[Any]:
-    """The scores that are listed, and those that selects want made, unless one of the kind is listed."""
-    found: list[Any] = list(config.score)
+    """The scores that are listed, and those that selects want made, unless what makes the same column is there."""
+    found: dict[tuple[str, str], Any] = {}
     wanted: list[Any] = [section for one in config.select for section in one.prepares()]
-    for one in wanted:
-        if one.kind not in {section.kind for section in config.score} and one not in found:
-            found.append(one)
-    return found
+    for section in (*config.score, *wanted):
+        found.setdefault((section.kind, getattr(section, "column", "")), section)
+    return list(found.values())
 
 
 def select_steps(config: Curate, view: View, every: list[Shard]) -> tuple[list[Planned], View]:
@@ -147,10 +146,10 @@ def select_steps(config: Curate, view: View, every: list[Shard]) -> tuple[list[P
     planned: list[Planned] = []
     for section in config.select:
         method = load(select.METHODS, section, seed=config.seed)
-        needs = sizes.needs(method, section)
-        view.require(needs, f"select: {section.kind}")
+        needs, seen = sizes.needs(method, section), with_columns(view, getattr(method, "input_columns", ()))
+        seen.require(needs, f"select: {section.kind}")
         parts = global_parts(view, every) | {"config": section.output_fields(), "seed": config.seed}
-        parts |= {"needs": view.parents(needs), "inputs": input_parts(view, needs)}
+        parts |= {"needs": seen.parents(needs), "inputs": input_parts(seen, needs)}
         around = ["decisions", *(["linking"] if hasattr(method, "keys") else [])]
         parts |= {"deciding": [source_digest(f"tasks.select.{name}") for name in around]} | facts_of(
             select.METHODS, section.kind, method
@@ -158,7 +157,7 @@ def select_steps(config: Curate, view: View, every: list[Shard]) -> tuple[list[P
         step = Step(config.store, "select", section.kind, fingerprint({"stage": "select", **parts}))
         same = sum(other.config.kind == section.kind for other in planned)
         label = f"select/{section.kind}" + (f"#{same + 1}" if same else "")
-        planned.append(Planned(step, view, section, method, label))
+        planned.append(Planned(step, seen, section, method, label))
         view = view.selected(step)
     return planned, view
 

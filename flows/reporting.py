@@ -19,7 +19,8 @@ from storage.steps import Step
 from storage.view import IMAGE, TEXT
 from tasks.emit.layout import blocks
 from tasks.groups import ItemsFailed
-from tasks.report import pages
+from tasks.report import cuts as decided
+from tasks.report import gathering, pages
 from tasks.report.costs import machine
 from tasks.report.subject import Subject
 from tasks.report.task import (
@@ -27,6 +28,7 @@ from tasks.report.task import (
     choose_shown,
     collect_blocks,
     find_blocks,
+    measure_blocks,
     survey_blocks,
     write_report,
 )
@@ -52,12 +54,14 @@ def report(run: Run, plan: Plan, subject: Subject, manifest: dict[str, Any], ear
     """
     cut, cuts = list(enumerate(blocks(plan.entries))), cuts_of(plan)
     with timed(run, "report"):
+        gathering.lay_out(subject, cut)
         run.each(survey_blocks, "blocks", cut, subject=subject)
+        run.each(measure_blocks, "blocks", cut, subject=subject, block_count=len(cut))
         values = {name: [one["value"] for one in cuts if one["score"] == name] for name in subject.scores}
         chosen = run.once(choose_shown, subject=subject, block_count=len(cut), cuts=values)
         for warning in chosen["warnings"]:
             run.warn("batches", warning)
-        if chosen["more"] or chosen["less"]:
+        if chosen["more"] or chosen["less"] or chosen["groups"]:
             run.each(find_blocks, "blocks", cut, subject=subject)
             run.once(choose_examples, subject=subject, block_count=len(cut))
         run.each(collect_blocks, "blocks", cut, subject=subject)
@@ -116,6 +120,7 @@ def subject_of(run: Run, plan: Plan, url: str) -> Subject:
         repeated=frozenset(plan.keeper_of),
         damaged=frozenset(plan.damaged),
         scores=tuple(dict.fromkeys([*scored, *judged])),
+        selects=tuple((one.label, one.step) for one in plan.planned if one.step.stage == "select"),
         sample=plan.sample,
         parts=tuple(plan.sampled["parts"]),
         steps=plan.sampled["steps"],
@@ -163,6 +168,7 @@ def summarise(
         "emitted_bytes": sum(facts["bytes"] for facts in manifest["files"].values()),
         "files": [{"file": f, "reason": DAMAGED_FILE, "detail": why} for f, why in sorted(plan.damaged.items())],
         "groups": groups(plan),
+        "selects": selects(plan),
         "pictured": IMAGE in plan.view.inputs,
         "changes": changed,
         "concepts_before": changed and concepts_of(run, changed["parent"]),
@@ -190,6 +196,18 @@ def funnel(run: Run, plan: Plan, tally: Counter[str], rows_in: int) -> list[dict
         kept = left - sum(lost.values())
         found.append({"stage": stage, "kind": kind, "rows_in": left, "kept": kept, **lost, "reasons": dict(reasons)})
         left = kept
+    return found
+
+
+def selects(plan: Plan) -> list[dict[str, Any]]:
+    """What each select says of itself: {stage, kind, rows, kept, cut, met, classes}, see `tasks.report.cuts`."""
+    found = []
+    for one in plan.planned:
+        if one.step.stage == "select":
+            done = one.step.done()
+            cut = done.get("cut")
+            told = {"stage": one.label, "kind": one.step.kind, "rows": done["rows"], "kept": done["kept"], "cut": cut}
+            found.append(told | {"met": decided.met(cut), "classes": decided.classes(cut)})
     return found
 
 

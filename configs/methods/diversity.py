@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from configs.methods.targets import Targeted
+from configs.reasons import Reason
 from configs.section import Section
 
 Bits = Annotated[int, Field(ge=1, le=64)]
@@ -97,7 +99,8 @@ class GaisScore(Section):
 
     kind: Literal["attention", "confidence", "both"] = Field(
         "attention",
-        description="`attention`: what other rows pay it (GAIS-2); `confidence`: probability (GAIS-1); `both`: product.",
+        description="`attention`: what other rows pay it (GAIS-2); `confidence`: its probability (GAIS-1); `both`: the "
+        "product.",
     )
     layers: Literal["mean", "median", "max", "product", "entropy", "magnitude"] = Field(
         "mean", description="How the attention of the hidden layers is put together."
@@ -106,3 +109,75 @@ class GaisScore(Section):
     true_class: bool = Field(
         True, description="Confidence is the probability of the row's own class; false: of the likeliest one."
     )
+
+
+class Gais(Targeted):
+    """GAIS-style (reconstructed) instance selection: the rows of each class that a graph attention network attends to.
+
+    After Rustamov, Zaitouny, Damseh and Zaki (arXiv 2412.19201, 2502.20293), rebuilt from abstracts and summaries: it
+    claims none of the papers' figures. A network is trained on a sample, then scores all rows block by block; each
+    class keeps its best rows, one at least.
+    """
+
+    reasons: ClassVar[dict[str, Reason]] = {
+        "less_important": Reason(
+            "Other rows of its class have higher scores (GAIS-style, reconstructed).",
+            "Its score stands beside it; raise `keep_ratio` or the target, or lower `percentile`.",
+        ),
+        "no_label": Reason(
+            "The label is null or NaN, so the row has no class to be compared in.",
+            "Label such rows, set `unlabelled: keep`, or take `labels: cluster`.",
+        ),
+        "no_features": Reason(
+            "A feature is null, NaN or infinite, or there is no embedding.",
+            "Fill the column, or look up in the quarantine why the row was not embedded.",
+        ),
+    }
+
+    kind: Literal["gais"] = "gais"
+    features: Literal["image", "text", "both"] | list[str] = Field(
+        "image", description="The embedding that rows are compared by, both side by side, or numeric input columns."
+    )
+    labels: str = Field(
+        "source", description="The input column with the classes; `cluster`: k-means clusters of the features."
+    )
+    clusters: int = Field(100, ge=2, le=1000, description="Clusters of `labels: cluster`.")
+    unlabelled: Literal["drop", "keep"] = Field("drop", description="What becomes of rows without a label.")
+    keep_ratio: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="Share of each class that stays, one row at least. Null: 0.04, if nothing else is.",
+    )
+    percentile: float | None = Field(
+        None, ge=0, lt=1, description="Instead: keep the rows above this quantile of their class's scores, or the best."
+    )
+    graph: GaisGraph = Field(GaisGraph(), description="Which rows are neighbours.")
+    network: GaisNetwork = Field(GaisNetwork(), description="The graph attention network and its training.")
+    score: GaisScore = Field(GaisScore(), description="What makes a row worth keeping.")
+    train_rows: int = Field(2000, ge=10, le=1_000_000, description="Rows of the sample that the network learns from.")
+    bucket_rows: int = Field(
+        16384, ge=1000, le=262_144, description="Rows that are in memory at once, about; graphs do not cross buckets."
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where the network computes.")
+    tune_trials: int = Field(
+        0,
+        ge=0,
+        le=1000,
+        description="Trials of Optuna for the graph's and network's settings, on the sample; 0: none. Needs "
+        "`pip install 'mixwright[tune]'`.",
+    )
+
+    @model_validator(mode="after")
+    def _one_size(self) -> Gais:
+        given = {"keep_ratio": self.keep_ratio, "percentile": self.percentile, "target_…": self.target}
+        names = [f"`{name}`" for name, value in given.items() if value is not None]
+        if len(names) > 1:
+            raise ValueError(f"{' and '.join(names)} are given; give at most one of them")
+        return self
+
+    @model_validator(mode="after")
+    def _some_features(self) -> Gais:
+        if isinstance(self.features, list) and (not self.features or len(set(self.features)) < len(self.features)):
+            raise ValueError(f"`features` is {self.features}; name one column at least, each once")
+        return self

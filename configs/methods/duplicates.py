@@ -155,7 +155,7 @@ class MinHash(Targeted):
     bands: int | None = Field(None, ge=1, description="Bands of the signature, in place of `recall`.")
     band_rows: int | None = Field(None, ge=1, description="Hashes of a band; given with `bands`.")
     verify: bool = Field(True, description="Compare the signatures of candidates. False: every candidate is alike.")
-    group: Literal["greedy", "components"] = Field(
+    groups: Literal["greedy", "components"] = Field(
         "greedy",
         description="`greedy`: every dropped row is alike to its keeper. `components`: one row stays of all that "
         "chains of alike rows connect.",
@@ -206,12 +206,12 @@ class Perceptual(Targeted):
         4, ge=0, le=256, description="Bits in which two alike pictures may differ; a quarter of all bits at most."
     )
     min_spread: float = Field(
-        8,
+        2,
         ge=0,
         le=128,
         allow_inf_nan=False,
-        description="Standard deviation, in grey levels of 0 to 255, that the shrunken picture must have: of blank "
-        "pictures and faint lines the hash is chance.",
+        description="Standard deviation, in grey levels of 0 to 255, that the shrunken picture must have: below, "
+        "rounding makes the hash.",
     )
     flips: bool = Field(False, description="Find mirrored copies too.")
     max_pixels: int = Field(

@@ -98,6 +98,10 @@ class ImageHash(Section):
         8, ge=8, le=32, multiple_of=4, description="Side of the hash: 8 gives 64 bits, 16 gives 256, 32 gives 1,024."
     )
     flips: bool = Field(False, description="Hash the mirrored picture too.")
+    draft: bool = Field(
+        True,
+        description="Decode large JPEGs at a fraction of their size: many times as fast, 0 to 2 bits apart.",
+    )
     max_pixels: int = Field(
         64_000_000,
         ge=1,

@@ -6,7 +6,9 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from configs.methods.diversity import Gais
 from configs.methods.duplicates import ExactDuplicates, MinHash, NearDuplicates, Perceptual
+from configs.methods.representation import ClusterBalanced, FacilityLocation, KCenter
 from configs.methods.targets import Targeted
 from configs.reasons import Reason
 from configs.section import exactly_one
@@ -79,4 +81,16 @@ class Balance(Targeted):
         return self
 
 
-Select = Annotated[ExactDuplicates | Threshold | MinHash | Perceptual | NearDuplicates | Balance, Field(discriminator="kind")]
+Select = Annotated[
+    ExactDuplicates
+    | Threshold
+    | MinHash
+    | Perceptual
+    | NearDuplicates
+    | Balance
+    | FacilityLocation
+    | KCenter
+    | ClusterBalanced
+    | Gais,
+    Field(discriminator="kind"),
+]

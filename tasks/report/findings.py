@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from storage import files
 from storage.steps import Step
-from tasks.report import concepts, scores
+from tasks.report import concepts, cuts, scores
 from tasks.report.costs import stored
 from tasks.report.gathering import ITEMS
 from tasks.report.subject import Subject
@@ -26,12 +26,15 @@ Shown = dict[tuple[str, int], dict[str, Any]]
 
 
 def found(subject: Subject, block_count: int, summary: dict[str, Any]) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """`concepts`, `coverage`, `scores`, `galleries`, `duplicates` of the summary; the pictures by name, `file:row`.
+    """`concepts`, `coverage`, `scores`, `galleries`, `duplicates`, `selects` of the summary; the pictures by name.
 
     Args:
         subject: What the report is about.
         block_count: Blocks that were surveyed and collected.
-        summary: For the rows behind each reason (`funnel`, `outcomes`) and for `cuts`.
+        summary: For the rows behind each reason (`funnel`, `outcomes`), for `cuts`, and for what selects say.
+
+    Returns:
+        The facts, and WebP pictures by `file:row`.
     """
     step, numbers = subject.step, range(block_count)
     chosen = files.read_json(step.file("chosen.json"))
@@ -39,9 +42,9 @@ def found(subject: Subject, block_count: int, summary: dict[str, Any]) -> tuple[
     items = pa.concat_tables([ITEMS.empty_table(), *(step.read(f"items-{number:05d}") for number in numbers)])
     shown: Shown = {(line["file"], line["row"]): line for line in items.to_pylist()}
     galleries = [_gallery(one, summary, shown) for one in chosen["galleries"]]
-    sizes = [sum(one["groups"][i] for one in collected) for i in range(len(chosen["groups"]))]
-    groups = [_group(one, size, shown) for one, size in zip(chosen["groups"], sizes, strict=True)]
+    groups = [_group(one, shown) for one in chosen["groups"]]
     told: dict[str, Any] = {"galleries": galleries, "duplicates": groups, "concepts": None}
+    told["selects"] = _selects(summary, chosen, scores.merge(one["decided"] for one in collected))
     told["coverage"] = chosen["coverage"] and chosen["coverage"] | {"capped": subject.capped}
     examples: list[dict[str, Any]] = []
     if "concepts" in subject.view.sidecars:
@@ -86,11 +89,26 @@ def _gallery(chosen: dict[str, Any], summary: dict[str, Any], shown: Shown) -> d
     return facts | {"rows": total, "items": [_item(shown[(file, row)]) for file, row in chosen["rows"]]}
 
 
-def _group(chosen: dict[str, Any], dropped: int, shown: Shown) -> dict[str, Any]:
+def _selects(summary: dict[str, Any], chosen: dict[str, Any], decided: dict[str, Any]) -> list[dict[str, Any]]:
+    """What is told of each select, and of `ingest` where a file stands for others: {stage, kind, rows, kept, met,
+    classes, sizes, curve}, the last three None where there is nothing to tell.
+    """
+    known = [one for one in summary["funnel"] if one["stage"] == "ingest" and "ingest" in chosen["sizes"]]
+    selects = [{"stage": "ingest", "kind": "", "rows": one["rows_in"], "kept": one["kept"]} for one in known]
+    found = []
+    for one in [*({**line, "cut": None, "met": "", "classes": None} for line in selects), *summary["selects"]]:
+        stage, facts = one["stage"], {name: value for name, value in one.items() if name != "cut"}
+        bins, known_ = decided.get(stage), chosen["ranges"].get(stage)
+        facts["curve"] = cuts.curve(one, known_, bins) if bins and known_ else None
+        found.append(facts | {"sizes": chosen["sizes"].get(stage)})
+    return found
+
+
+def _group(chosen: dict[str, Any], shown: Shown) -> dict[str, Any]:
     keeper = shown[(chosen["keeper"][0], chosen["keeper"][1])]
     members = [_item(shown[(file, row)]) for file, row in chosen["members"]]
-    facts = {key: chosen[key] for key in ("stage", "reason")}
-    return facts | {"dropped": dropped, "keeper": _item(keeper), "members": members}
+    facts = {key: chosen[key] for key in ("stage", "reason", "why", "dropped")}
+    return facts | {"keeper": _item(keeper), "members": members}
 
 
 def _item(line: dict[str, Any]) -> dict[str, Any]:

@@ -17,12 +17,8 @@ from tasks.report.subject import codes
 
 STRETCH_ROWS = 1024
 PER_STRETCH = 3
-GROUPS = 6
-"""Groups of duplicates shown for a reason: half of them the largest, half any."""
-MEMBERS = 5
-"""Dropped rows shown of a group."""
 
-NEEDED = ("file", "row", "outcome", "stage", "reason", "keeper_file", "keeper_row")
+NEEDED = ("file", "row", "outcome", "stage", "reason")
 
 ROWS = pa.schema(
     [
@@ -31,20 +27,6 @@ ROWS = pa.schema(
         ("reason", pa.string()),
         ("turn", pa.int64()),
         ("stretch", pa.uint64()),
-        ("order", pa.uint64()),
-        ("file", pa.string()),
-        ("row", pa.int64()),
-    ]
-)
-GROUPED = pa.schema(
-    [
-        ("stage", pa.string()),
-        ("reason", pa.string()),
-        ("block", pa.int64()),
-        ("keeper", pa.uint64()),
-        ("keeper_file", pa.string()),
-        ("keeper_row", pa.int64()),
-        ("dropped", pa.int64()),
         ("order", pa.uint64()),
         ("file", pa.string()),
         ("row", pa.int64()),
@@ -109,37 +91,6 @@ def _first(rows: np.ndarray, stretch: np.ndarray, order: np.ndarray, most: int) 
     return rows[chosen], turn[chosen]
 
 
-def group_candidates(ledger: pa.Table, block: int) -> pa.Table:
-    """The groups of duplicates in one block that may be shown, one line a member: `GROUPED`.
-
-    Args:
-        ledger: The columns `NEEDED` of the block's ledger.
-        block: The block's number.
-    """
-    having = np.flatnonzero(ledger["keeper_row"].is_valid().to_numpy())
-    dropped = ledger.take(pa.array(having))
-    _, keeper = places(dropped["keeper_file"], dropped["keeper_row"].to_numpy())
-    _, order = places(dropped["file"], dropped["row"].to_numpy())
-    stages, reasons = codes(dropped["stage"]), codes(dropped["reason"])
-    kind = stages[0] * (len(reasons[1]) + 1) + reasons[0]
-    lines, sizes = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-    for one in np.unique(kind).tolist():
-        rows = np.flatnonzero(kind == one)
-        names, first, rank, count = np.unique(keeper[rows], return_index=True, return_inverse=True, return_counts=True)
-        del first
-        largest = np.lexsort((names, -count))[:GROUPS]
-        for group in sorted({*largest.tolist(), *range(min(GROUPS, len(names)))}):
-            members = rows[rank == group]
-            members = members[np.argsort(order[members])[:MEMBERS]]
-            lines.append(members)
-            sizes.append(np.full(len(members), count[group]))
-    at = np.concatenate(lines)
-    table = dropped.select(["stage", "reason", "keeper_file", "keeper_row", "file", "row"]).take(pa.array(at))
-    table = table.append_column("keeper", pa.array(keeper[at])).append_column("order", pa.array(order[at]))
-    table = table.append_column("dropped", pa.array(np.concatenate(sizes)))
-    return table.append_column("block", pa.array(np.full(len(at), block))).select(GROUPED.names).cast(GROUPED)
-
-
 def choose_rows(candidates: pa.Table, most: int) -> list[dict[str, Any]]:
     """The galleries, from the candidates of all blocks: {outcome, stage, reason, rows: [[file, row], ...]}."""
     keys = [("outcome", "ascending"), ("stage", "ascending"), ("reason", "ascending")]
@@ -150,46 +101,3 @@ def choose_rows(candidates: pa.Table, most: int) -> list[dict[str, Any]]:
         if len(rows) < most:
             rows.append([line["file"], line["row"]])
     return [{"outcome": o, "stage": s, "reason": r, "rows": rows} for (o, s, r), rows in found.items()]
-
-
-def choose_groups(candidates: pa.Table) -> list[dict[str, Any]]:
-    """The groups, from the candidates of all blocks: {stage, reason, keeper: [file, row], members: [[file, row], ...]}.
-
-    Of each reason half are the largest as far as the candidates tell, half those with the smallest hashes.
-    """
-    kinds: dict[tuple[str, str], dict[int, list[dict[str, Any]]]] = {}
-    for line in candidates.to_pylist():
-        kinds.setdefault((line["stage"], line["reason"]), {}).setdefault(line["keeper"], []).append(line)
-    chosen = []
-    for (stage, reason), groups in sorted(kinds.items()):
-        by_size = sorted(groups, key=lambda keeper: (-_dropped(groups[keeper]), keeper))
-        largest = by_size[: GROUPS // 2]
-        others = [keeper for keeper in sorted(groups) if keeper not in largest][: GROUPS - len(largest)]
-        for keeper in [*largest, *others]:
-            lines = sorted(groups[keeper], key=lambda line: line["order"])[:MEMBERS]
-            kept = [lines[0]["keeper_file"], lines[0]["keeper_row"]]
-            members = [[line["file"], line["row"]] for line in lines]
-            chosen.append({"stage": stage, "reason": reason, "keeper": kept, "members": members})
-    return chosen
-
-
-def _dropped(lines: list[dict[str, Any]]) -> int:
-    """Dropped rows of one group; every block gave its number with each of its lines."""
-    return sum({line["block"]: line["dropped"] for line in lines}.values())
-
-
-def members_in(ledger: pa.Table, groups: list[dict[str, Any]]) -> list[int]:
-    """How many rows of one block each of `groups` has: exact, whatever the candidates told.
-
-    Args:
-        ledger: The columns `NEEDED` of the block's ledger.
-        groups: As `choose_groups` returns them.
-    """
-    rows = ledger["keeper_row"].fill_null(-1).to_numpy()
-    near = np.flatnonzero(np.isin(rows, [group["keeper"][1] for group in groups]))
-    names = ("stage", "reason", "keeper_file", "keeper_row")
-    few = ledger.take(pa.array(near))
-    plain = pa.table({name: few[name].cast(pa.int64() if name == "keeper_row" else pa.string()) for name in names})
-    counted = plain.group_by(list(names)).aggregate([([], "count_all")]).to_pylist()
-    found = {tuple(line[name] for name in names): int(line["count_all"]) for line in counted}
-    return [found.get((group["stage"], group["reason"], *group["keeper"]), 0) for group in groups]

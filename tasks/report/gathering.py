@@ -9,12 +9,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from storage import files
+from storage.exchange import Gathering, spill
 from storage.ledger import tally
 from storage.shards import Shard
 from storage.steps import Step, parquet_bytes
 from storage.view import View
 from tasks.emit.layout import Block
-from tasks.report import concepts, coverage, examples, gallery, pictures, scores
+from tasks.report import concepts, coverage, cuts, duplicates, examples, gallery, pictures, scores
 from tasks.report.subject import Subject, starts
 
 FATE = ("outcome", "stage", "reason", "score", "times_used", "key")
@@ -34,10 +35,15 @@ ITEMS = pa.schema(
 """What is shown of one row; `detail` is what the quarantine knows."""
 
 
+def lay_out(subject: Subject, blocks: list[Block]) -> None:
+    """Leave behind where each file lies."""
+    _leave(subject.step, "files", duplicates.file_places(blocks))
+
+
 def survey(subject: Subject, block: Block) -> None:
-    """Leave behind the block's tally, concept counts, score ranges and candidates for the galleries."""
+    """Leave behind the block's tally, concept counts, score ranges, dropped rows by keeper, gallery candidates."""
     number, step = block[0], subject.step
-    ledger = subject.ledger(number, (*gallery.NEEDED, "times_used"))
+    ledger = subject.ledger(number, (*dict.fromkeys((*gallery.NEEDED, *duplicates.NEEDED)), "times_used"))
     uses, sizes = ledger["times_used"].to_numpy(), dict.fromkeys(("pictures", "captions", "annotated", "bare"), 0)
     counted = []
     for shard, at in subject.own(block):
@@ -55,13 +61,28 @@ def survey(subject: Subject, block: Block) -> None:
     _leave(step, f"concepts-{number:05d}", concepts.merge(counted))
     if subject.settings.gallery_rows:
         _leave(step, f"rows-{number:05d}", gallery.row_candidates(ledger, subject.settings.gallery_rows))
-        _leave(step, f"groups-{number:05d}", gallery.group_candidates(ledger, number))
-    step.commit(f"survey-{number:05d}", tally=tally(ledger), spans=spans, sizes=sizes)
+    spill(step, "groups", f"{number:05d}", [duplicates.by_keeper(ledger, subject.stages, step.read("files"))])
+    ranges = cuts.spans(subject, block)
+    step.commit(f"survey-{number:05d}", tally=tally(ledger), spans=spans, sizes=sizes, ranges=ranges)
 
 
-def choose(subject: Subject, block_count: int, cuts: dict[str, list[float]]) -> dict[str, Any]:
-    """What all blocks are to show: `galleries`, `groups` (of duplicates), `edges` of the bins by score, `coverage` of
-    the batches (or None), and `more` and `less`: the concepts of which examples are to be found.
+def measure(subject: Subject, block: Block, block_count: int) -> None:
+    """Leave behind the sizes of the groups whose keeper lies in the block, and those that may be shown."""
+    number, shards, step = *block, subject.step
+    counts = Gathering(step, "groups", [f"{one:05d}" for one in range(block_count)]).gather(number)
+    found, sizes = [duplicates.GROUPS.empty_table()], {}
+    known = duplicates.COUNTS.empty_table() if counts is None else counts
+    for stage, size, candidates in duplicates.measured(known, shards, len(subject.stages)):
+        sizes[str(stage)] = [size.size.tolist(), size.groups.tolist()]
+        found.append(candidates)
+    _leave(step, f"groups-{number:05d}", pa.concat_tables(found))
+    step.commit(f"measured-{number:05d}", sizes=sizes)
+
+
+def choose(subject: Subject, block_count: int, marks: dict[str, list[float]]) -> dict[str, Any]:
+    """What all blocks are to show: `galleries`, `groups` (of duplicates), `sizes` of groups by stage, `edges` of the
+    bins by score, `ranges` by select, `coverage` of the batches (or None), and `more` and `less`: the concepts of which
+    examples are to be found. `marks` are the cuts to be drawn by score.
 
     Leaves behind the concept counts of all blocks.
     """
@@ -76,40 +97,58 @@ def choose(subject: Subject, block_count: int, cuts: dict[str, list[float]]) -> 
         chosen |= {"more": [one["concept"] for one in more], "less": [one["concept"] for one in less]}
         rows = [gallery.ROWS.empty_table(), *(step.read(f"rows-{number:05d}") for number in numbers)]
         chosen["galleries"] = gallery.choose_rows(pa.concat_tables(rows), subject.settings.gallery_rows)
-        groups = [gallery.GROUPED.empty_table(), *(step.read(f"groups-{number:05d}") for number in numbers)]
-        chosen["groups"] = gallery.choose_groups(pa.concat_tables(groups))
-        grouped = {(group["stage"], group["reason"]) for group in chosen["groups"]}
-        # Rows for which another one stands are shown beside it.
-        chosen["galleries"] = [g for g in chosen["galleries"] if (g["stage"], g["reason"]) not in grouped]
-    told = [step.facts(f"survey-{number:05d}")["spans"] for number in numbers]
+    chosen |= _groups(subject, numbers)
+    told = [step.facts(f"survey-{number:05d}") for number in numbers]
     for name in subject.scores:
-        spans = [scores.Span(*one[name]) for one in told if one[name]]
-        chosen["edges"][name] = scores.edges(spans, cuts.get(name, [])).tolist()
-    return chosen
+        spans = [scores.Span(*one["spans"][name]) for one in told if one["spans"][name]]
+        chosen["edges"][name] = scores.edges(spans, marks.get(name, [])).tolist()
+    return chosen | {"ranges": cuts.ranges([one["ranges"] for one in told])}
+
+
+def _groups(subject: Subject, numbers: range) -> dict[str, Any]:
+    """Sizes of the groups of duplicates by stage, as they are told, and those that are to be shown."""
+    step, stages = subject.step, subject.stages
+    parts: dict[int, list[duplicates.Sizes]] = {}
+    for number in numbers:
+        for stage, pair in step.facts(f"measured-{number:05d}")["sizes"].items():
+            parts.setdefault(int(stage), []).append(duplicates.Sizes(*(np.array(one, np.int64) for one in pair)))
+    sizes = {stage: duplicates.summed(found) for stage, found in parts.items()}
+    medians = {stage: duplicates.median(one) for stage, one in sizes.items()}
+    found = [duplicates.GROUPS.empty_table(), *(step.read(f"groups-{number:05d}") for number in numbers)]
+    groups = duplicates.choose(pa.concat_tables(found), medians, stages, subject.settings.gallery_rows)
+    return {"groups": groups, "sizes": {stages[stage]: duplicates.told(one) for stage, one in sizes.items()}}
 
 
 def find(subject: Subject, block: Block) -> None:
-    """Leave behind the rows of the block that may show the concepts whose share changed the most."""
+    """Leave behind the rows of the block that may show the chosen groups, and the concepts that changed the most."""
     number, step, chosen = block[0], subject.step, files.read_json(subject.step.file("chosen.json"))
-    ledger = subject.ledger(number, examples.NEEDED)
+    names = (*examples.NEEDED, *duplicates.NEEDED, "reason", "score")
+    ledger = subject.ledger(number, names)
+    _leave(step, f"members-{number:05d}", duplicates.members(ledger, chosen["groups"]))
     found = [examples.CANDIDATES.empty_table()]
-    for shard, at in subject.own(block):
+    for shard, at in subject.own(block) if chosen["more"] or chosen["less"] else []:
         column, mine = subject.view.table(shard, ("concepts",))["concepts"], ledger.slice(at, shard.rows)
         found.append(examples.candidates(column, mine, chosen["more"], chosen["less"]))
     _leave(step, f"examples-{number:05d}", pa.concat_tables(found))
 
 
 def choose_examples(subject: Subject, block_count: int) -> dict[str, Any]:
-    """What `choose` chose, with `examples`: concept -> the rows that show it, [file, row] each."""
+    """What `choose` chose, with `examples`: concept -> the rows that show it, and `members` of the groups, [file, row]
+    each. Rows for which another one stands are shown beside it alone: their reasons have no gallery.
+    """
     chosen: dict[str, Any] = files.read_json(subject.step.file("chosen.json"))
     found = [subject.step.read(f"examples-{number:05d}") for number in range(block_count)]
-    return chosen | {"examples": examples.choose(pa.concat_tables(found))}
+    members = pa.concat_tables(subject.step.read(f"members-{number:05d}") for number in range(block_count))
+    groups = duplicates.with_members(chosen["groups"], members)
+    grouped = {(group["stage"], group["reason"]) for group in groups}
+    galleries = [one for one in chosen["galleries"] if (one["stage"], one["reason"]) not in grouped]
+    return chosen | {"examples": examples.choose(pa.concat_tables(found)), "groups": groups, "galleries": galleries}
 
 
 def collect(subject: Subject, block: Block) -> None:
-    """Leave behind what was chosen of the block: histograms, sizes of groups, what is shown of rows."""
+    """Leave behind what was chosen of the block: histograms, what is shown of rows."""
     number, step, chosen = block[0], subject.step, files.read_json(subject.step.file("chosen.json"))
-    ledger = subject.ledger(number, (*gallery.NEEDED, *(name for name in FATE if name not in gallery.NEEDED)))
+    ledger = subject.ledger(number, FATE)
     uses = ledger["times_used"].to_numpy()
     counted = []
     for shard, at in subject.own(block):
@@ -119,8 +158,8 @@ def collect(subject: Subject, block: Block) -> None:
                 values_, bounds = values(subject.view, shard, name), np.array(edges)
                 counted.append({name: scores.histogram(values_, weights, bounds)})
     _leave(step, f"items-{number:05d}", _items(subject, block, ledger, wanted(chosen)))
-    sizes = gallery.members_in(ledger, chosen["groups"])
-    step.commit(f"collected-{number:05d}", histograms=scores.merge(counted), groups=sizes)
+    decided = cuts.counted(subject, block, {label: one["edges"] for label, one in chosen["ranges"].items()})
+    step.commit(f"collected-{number:05d}", histograms=scores.merge(counted), decided=decided)
 
 
 def values(view: View, shard: Shard, name: str) -> np.ndarray:

@@ -9,8 +9,8 @@ A summary has `name, version, created, seed, rows_in, emitted, notes, config_yam
 {stage, kind, rows_in, kept, dropped, quarantined, reasons: {reason: rows}}; `files`, a list of {file, reason, detail}
 that are quarantined as a whole; `groups`, a list of {group, rows, intended, achieved}, the last two being shares of
 one; and what `tasks.report.findings` adds: `stages`, `concepts` and `coverage` (or None), `scores`, `galleries`,
-`duplicates`; and `changes` since the mix before, as `flows.comparing` tells them, or None. Summaries of older versions
-have no `coverage`, no `changes` and no `examples` of their changed concepts.
+`duplicates`, `selects`; and `changes` since the mix before, as `flows.comparing` tells them, or None. Summaries of
+older versions have no `coverage`, no `changes`, no `selects` and no `examples` of their changed concepts.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.report import coverage, svg, wording
+from tasks.report import coverage, selections, svg, wording
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -46,14 +46,18 @@ def render(summary: Mapping[str, Any], thumbnails: Mapping[str, bytes]) -> str:
     from markupsafe import Markup
 
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.FileSystemLoader(HERE),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     words = ("average", "count", "percent", "size", "duration", "times", "figure", "by_count", "clean", "sentence")
     environment.filters.update({name: getattr(wording, name) for name in words})
     environment.filters.update(breakable=_breakable, ticked=_ticked, hexdump=_hexdump)
     concepts = summary["concepts"] if summary["concepts"] and summary["concepts"]["names"] else None
     curves = [(name, concepts[f"curve_{name}"]) for name in ("before", "after")] if concepts else []
-    return environment.from_string((HERE / "report.html.j2").read_text("utf-8")).render(
+    return environment.get_template("report.html.j2").render(
         s=summary,
         css=Markup((HERE / "report.css").read_text("utf-8")),
         reasons=wording.REASONS,
@@ -65,10 +69,18 @@ def render(summary: Mapping[str, Any], thumbnails: Mapping[str, bytes]) -> str:
         top=_top(concepts, summary["settings"]["top_concepts"]) if concepts else [],
         changed=_changed(concepts, summary["settings"]["gallery_rows"]) if concepts else [],
         changes=summary.get("changes"),
+        selects=selections.shown(summary),
+        met=_met(summary),
         coverage=_coverage(summary),
         scores=[(one, Markup(_histogram(one))) for one in summary["scores"]],
         galleries=_ordered(summary),
     )
+
+
+def _met(summary: Mapping[str, Any]) -> dict[str, str]:
+    """What was met of the target, by stage; empty for stages without one."""
+    told = {one["stage"]: one["met"] for one in summary.get("selects", [])}
+    return {row["stage"]: told.get(row["stage"], "") for row in summary["funnel"]}
 
 
 def _histogram(score: Mapping[str, Any]) -> str:
@@ -162,27 +174,17 @@ def _shares(groups: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _ordered(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What the galleries show: first the kept rows, then stage by stage what was lost, the commonest reason first.
-
-    Groups of duplicates stand together under their reason.
-    """
+    """What the galleries show: first the kept rows, then stage by stage what was lost, the commonest reason first."""
     most = summary["settings"]["gallery_rows"]
     stages = [row["stage"] for row in summary["funnel"]]
-    found = [gallery | {"items": gallery["items"][:most], "groups": []} for gallery in summary["galleries"]]
-    kinds: dict[tuple[str, str], list[Any]] = {}
-    for group in summary["duplicates"] if most else []:
-        kinds.setdefault((group["stage"], group["reason"]), []).append(group)
-    rows = {row["stage"]: row["reasons"] for row in summary["funnel"]}
-    for (stage, reason), groups in kinds.items():
-        facts = {"outcome": "dropped", "stage": stage, "reason": reason, "items": []}
-        found.append(facts | {"rows": rows.get(stage, {}).get(reason, 0), "groups": groups})
+    found = [gallery | {"items": gallery["items"][:most]} for gallery in summary["galleries"]]
 
     def place(gallery: dict[str, Any]) -> tuple[Any, ...]:
         stage = gallery["stage"]
         at = -1 if gallery["outcome"] == "kept" else stages.index(stage) if stage in stages else len(stages)
         return at, -gallery["rows"], gallery["reason"]
 
-    return sorted((one for one in found if one["items"] or one["groups"]), key=place)
+    return sorted((one for one in found if one["items"]), key=place)
 
 
 def _breakable(name: Any) -> str:

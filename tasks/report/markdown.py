@@ -34,6 +34,8 @@ def card(summary: Mapping[str, Any], *, reasons: int = 6, groups: int = 20) -> s
             lost[reason] = lost.get(reason, 0) + n
     if lost:
         lines.append(_table(("Reason", "Rows"), [(reason, count(n)) for reason, n in by_count(lost)[:reasons]]))
+    met = [f"- {plain(one['stage'])}: {plain(one['met'])}" for one in summary.get("selects", []) if one["met"]]
+    lines += ["\n".join(met)] if met else []
     if files := summary.get("files"):
         lines.append(f"{count(len(files))} files are quarantined as a whole, first {plain(files[0]['file'])}.")
     if summary["groups"]:

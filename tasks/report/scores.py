@@ -24,18 +24,18 @@ class Span(NamedTuple):
     """Whether all values are whole numbers."""
 
 
-def span(values: Iterable[np.ndarray]) -> Span | None:
+def span(values: Iterable[np.ndarray], tail: float = TAIL) -> Span | None:
     """The range of one block's values: arrays of floats, NaN for none; None if there is no finite one."""
     found = np.concatenate([np.empty(0), *(part[np.isfinite(part)] for part in values)])
     if not len(found):
         return None
-    low, high = np.quantile(found, [TAIL, 1 - TAIL], method="inverted_cdf")
+    low, high = np.quantile(found, [tail, 1 - tail], method="inverted_cdf")
     ends = float(found.min()), float(found.max())
     return Span(float(low), float(high), *ends, bool((found == np.round(found)).all()))
 
 
-def edges(spans: Sequence[Span], cuts: Sequence[float] = ()) -> np.ndarray:
-    """Edges of the bins that fit all blocks, float64; `cuts` are inside where they are near.
+def edges(spans: Sequence[Span], cuts: Sequence[float] = (), bins: int = BINS) -> np.ndarray:
+    """Edges of the `bins` that fit all blocks, float64; `cuts` are inside where they are near.
 
     Whole numbers of a small range get a bin each.
     """
@@ -47,11 +47,11 @@ def edges(spans: Sequence[Span], cuts: Sequence[float] = ()) -> np.ndarray:
     low, high = max(least, low - width / 4), min(most, high + width / 4)
     near = [cut for cut in cuts if np.isfinite(cut) and low - width <= cut <= high + width]
     low, high = min([low, *near]), max([high, *near])
-    if all(one.whole for one in spans) and high - low < BINS and max(abs(low), abs(high)) < 2**31:
+    if all(one.whole for one in spans) and high - low < bins and max(abs(low), abs(high)) < 2**31:
         return np.arange(np.floor(low), np.ceil(high) + 2) - 0.5
     if low == high:
         low, high = low - max(1e-6, abs(low)) / 2, high + max(1e-6, abs(high)) / 2
-    return np.unique(np.linspace(low, high, BINS + 1))  # of neighbouring floats there are fewer than bins
+    return np.unique(np.linspace(low, high, bins + 1))  # of neighbouring floats there are fewer than bins
 
 
 def histogram(values: np.ndarray, weights: np.ndarray, bounds: np.ndarray) -> dict[str, list[int]]:

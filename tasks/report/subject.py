@@ -35,6 +35,8 @@ class Subject:
     """Files that are not read."""
     scores: tuple[str, ...]
     """Columns whose distribution is shown."""
+    selects: tuple[tuple[str, Step], ...]
+    """Selects in order, each with its name in the ledger."""
     sample: Step
     """The sampler's step, with what it says of its batches if it chooses by concepts."""
     parts: tuple[int, ...]
@@ -54,6 +56,11 @@ class Subject:
         with files.reading(url) as file:
             table = pq.ParquetFile(file, read_dictionary=coded).read(columns=list(columns), use_threads=False)
         return table.unify_dictionaries()
+
+    @property
+    def stages(self) -> list[str]:
+        """Names of the stages that drop rows in favour of others."""
+        return ["ingest", *(label for label, _ in self.selects)]
 
     def own(self, block: Block) -> list[tuple[Shard, int]]:
         """The block's shards that have sidecars, each with the place of its first row in the block's ledger."""

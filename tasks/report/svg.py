@@ -1,4 +1,4 @@
-"""Four kinds of line drawing as SVG within the page: sharp at any size, in the page's own colours and fonts.
+"""Five kinds of line drawing as SVG within the page: sharp at any size, in the page's own colours and fonts.
 
 Only numbers and words of ours go in. Drawings are `WIDTH` units wide, which is about the width of a phone.
 """
@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
+
+from tasks.report.wording import short
 
 WIDTH, HEIGHT = 360, 210
 LEFT, RIGHT, TOP, BOTTOM = 46, 8, 8, 36
@@ -62,6 +65,39 @@ def histogram(edges: Sequence[float], before: Sequence[int], after: Sequence[int
             x = _x((cut - low) / width)
             parts.append(f'<line class="cut" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>')
     return _drawing("Distribution of the score in the input and in the mix", parts, "score", "share of rows")
+
+
+def kept_by_cut(points: Sequence[Sequence[float]], cut: float | None, kept: int) -> str:
+    """Steps of the rows kept by cut, each level from its point to the next, and where the cut and the rows are now.
+
+    Args:
+        points: Cut and rows, cuts ascending, the last one being the end; two or more.
+        cut: The present one; None where there is not one for all.
+        kept: Rows that are kept now.
+    """
+    left, right = points[0][0], points[-1][0]
+    if cut is not None:
+        left, right = min(left, cut), max(right, cut)
+    low, high = min(kept, *(p[1] for p in points)), max(kept, *(p[1] for p in points))
+    low, high = (0, high) if low < high / 2 else (low, high)  # a small part is not seen on an axis from zero
+    low, high = (low, high) if high > low else (low - 1, high + 1)
+    low, high = max(0, low - 0.04 * (high - low)), high + 0.04 * (high - low)
+
+    def place(x: float, rows: float) -> tuple[float, float]:
+        return _x((x - left) / ((right - left) or 1)), _y((rows - low) / (high - low))
+
+    parts = [_rule_y(place(left, tick)[1], short(int(tick))) for tick in ticks(low, high, 4) if tick == int(tick)]
+    parts += [_rule_x(place(tick, low)[0], f"{tick:.4g}") for tick in ticks(left, right, 5)]
+    steps = [points[0]]
+    for before, here in pairwise(points):
+        steps += [(here[0], before[1]), here]
+    line = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(*step) for step in steps))
+    parts.append(f'<polyline class="after" points="{line}"/>')
+    at = place(left if cut is None else cut, kept)
+    parts.append(f'<line class="cut" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at[1]:.1f}" y2="{at[1]:.1f}"/>')
+    if cut is not None:
+        parts.append(f'<line class="cut" x1="{at[0]:.1f}" x2="{at[0]:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>')
+    return _drawing("Rows kept by cut, and how many are kept now", parts, "cut", "rows kept")
 
 
 def over_steps(told: Mapping[str, Any], lines: Sequence[tuple[str, str]], band: str, *, title: str, up: str) -> str:

@@ -20,6 +20,12 @@ def survey_blocks(subject: Subject, blocks: list[Block], label: str) -> dict[str
     return each(blocks, lambda block: gathering.survey(subject, block))
 
 
+@stage_task(name="measure groups", task_run_name="report: measure groups of {label}")
+def measure_blocks(subject: Subject, blocks: list[Block], block_count: int, label: str) -> dict[str, Any]:
+    """Find out how many rows stand behind each keeper in blocks of files."""
+    return each(blocks, lambda block: gathering.measure(subject, block, block_count))
+
+
 @stage_task(name="choose", task_run_name="report: choose")
 def choose_shown(subject: Subject, block_count: int, cuts: dict[str, list[float]]) -> dict[str, Any]:
     """Choose what all blocks are to show; `cuts` are the thresholds by score. Returns sizes, and warnings."""
@@ -31,16 +37,16 @@ def choose_shown(subject: Subject, block_count: int, cuts: dict[str, list[float]
 
 @stage_task(name="find", task_run_name="report: find in {label}")
 def find_blocks(subject: Subject, blocks: list[Block], label: str) -> dict[str, Any]:
-    """Find rows that show the most changed concepts in blocks of files."""
+    """Find rows that show the chosen groups and the most changed concepts in blocks of files."""
     return each(blocks, lambda block: gathering.find(subject, block))
 
 
 @stage_task(name="choose", task_run_name="report: choose examples")
 def choose_examples(subject: Subject, block_count: int) -> dict[str, Any]:
-    """Choose the rows that show the most changed concepts from what all blocks have found."""
+    """Choose the rows that show groups and the most changed concepts from what all blocks have found."""
     chosen = gathering.choose_examples(subject, block_count)
     files.write_json(subject.step.file("chosen.json"), chosen)
-    return {"concepts": len(chosen["examples"])}
+    return {"concepts": len(chosen["examples"]), "groups": len(chosen["groups"])}
 
 
 @stage_task(name="collect", task_run_name="report: collect from {label}")

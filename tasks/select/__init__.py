@@ -108,6 +108,10 @@ METHODS: dict[str, str] = {
     "near_duplicates": "tasks.select.near_duplicates:NearDuplicates",
     "balance": "tasks.select.balance:Balance",
     "minhash": "tasks.select.minhash:MinHash",
+    "facility_location": "tasks.select.facility_location:FacilityLocation",
+    "k_center": "tasks.select.k_center:KCenter",
+    "cluster_balanced": "tasks.select.cluster_balanced:ClusterBalanced",
+    "gais": "tasks.select.gais_select:Gais",
 }
 
 

@@ -1,7 +1,8 @@
 """Selects that put the rows of each k-means cell in an order, best first, of which a target keeps a part.
 
 With no more rows than `bucket_rows` there is one cell; else each row counts in its own cell alone. What a row adds is
-comparable over cells, so one cut through all of it is made.
+comparable over cells, so one cut through all of it is made. Equal rows are one row with a weight: the copies add
+nothing. Neither do rows without a direction (zero, or not finite). Both are the first to go.
 """
 
 from __future__ import annotations
@@ -16,10 +17,8 @@ import pyarrow as pa
 from storage.states import Checkpoint, State
 from tasks.embed.vectors import unpack
 from tasks.select import Decisions, best_first, keep_all, keeper_needs
+from tasks.select.cells import SAMPLES_PER_CELL, Vectors, centroids, divide, nearest
 from tasks.select.directions import directions
-from tasks.select.near_duplicates import centroids, divide, nearest
-
-SAMPLES_PER_CELL = 64
 
 
 class Order(NamedTuple):
@@ -46,8 +45,13 @@ class CellOrder:
         self._seed = seed
         self.needs: tuple[str, ...] = (self._column, *keeper_needs(config.keep_by))
 
-    def order(self, vectors: np.ndarray) -> Order:
-        """All rows of a cell, float32 `(n, D)`, in the order in which they are taken; ties to the lowest index."""
+    def order(self, vectors: np.ndarray, weight: np.ndarray) -> Order:
+        """All rows of a cell in the order in which they are taken; ties to the lowest index.
+
+        Args:
+            vectors: float32 `(n, D)`, none of them zero.
+            weight: float32 `(n,)`: how many rows each stands for.
+        """
         raise NotImplementedError
 
     def depends_on(self) -> dict[str, Any]:
@@ -67,23 +71,42 @@ class CellOrder:
         tables = list(summaries)
         total = sum(int(table["rows"].to_numpy().sum()) for table in tables)
         sample = np.concatenate([directions(unpack(table[self._column])) for table in tables])
-        return {"centroids": centroids(sample, -(-total // self._bucket_rows), self._seed)}
+        return {"centroids": centroids(sample[sample.any(axis=1)], -(-total // self._bucket_rows), self._seed)}
 
     def partition(self, rows: pa.Table, state: State) -> np.ndarray:
         """The nearest centroid of every row."""
-        return nearest(directions(unpack(rows[self._column])), state["centroids"])
+        return nearest(Vectors([rows[self._column]]), np.arange(rows.num_rows), state["centroids"])
 
     def decide(self, rows: pa.Table, state: State) -> Decisions:
         """Rank the rows of one cell, the last taken first to go; a cell that is far too large is divided."""
-        decisions = keep_all(rows.num_rows)
-        rank = np.zeros((rows.num_rows, 2), np.float32)
-        vectors = directions(unpack(rows[self._column]))
-        for cell in divide(vectors, best_first(rows, self._keep_by), self._bucket_rows, self._seed):
-            taken = self.order(vectors[cell])
-            place = cell[taken.rows]
-            # Gains may tie as float32: the second column keeps the order within the cell.
-            rank[place] = np.column_stack((-taken.gain, np.arange(len(cell))))
-            decisions.score[place] = taken.gain
-            decisions.keeper[place] = np.where(taken.parent >= 0, cell[taken.parent], -1)
+        n = rows.num_rows
+        vectors, order = Vectors([rows[self._column]]), best_first(rows, self._keep_by)
+        first = vectors.firsts(order)
+        # Gains may tie as float32: the second column of the rank keeps the order within the cell.
+        gain, place, keeper = np.zeros(n), np.full(n, n), first.copy()
+        weight = np.bincount(first[first >= 0], minlength=n).astype(np.float32)
+        parts, forced = divide(vectors, order[first[order] == order], self._bucket_rows, self._seed)
+        for part in parts:
+            taken = self.order(vectors.joint(part), weight[part])
+            at = part[taken.rows]
+            gain[at], place[at] = taken.gain, np.arange(len(at))
+            keeper[at] = np.where(taken.parent >= 0, part[taken.parent], -1)
+        counts = {"no_direction": int(np.sum(first < 0)), "cut_cells": forced}
+        decisions = keep_all(n)
         decisions.reason[:] = self.reason
-        return decisions._replace(rank=rank)
+        decisions.score[:] = gain
+        decisions.keeper[:] = keeper
+        rank = np.column_stack((-gain, place)).astype(np.float32)
+        return decisions._replace(rank=rank, counts={name: count for name, count in counts.items() if count})
+
+    def warnings(self, counts: dict[str, int]) -> list[str]:
+        """Rows that could not be compared, and cells that were cut arbitrarily."""
+        told = []
+        if rows := counts.get("no_direction"):
+            told.append(f"{rows:,} rows represent nothing and go first: their vectors are zero or not finite")
+        if cells := counts.get("cut_cells"):
+            told.append(
+                f"{cells:,} cells of nearly equal rows were cut at {4 * self._bucket_rows:,} rows, since k-means could "
+                "not divide them"
+            )
+        return told

@@ -20,7 +20,7 @@ def distinct_rows(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if len(vectors) == 0:
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
     whole = np.ascontiguousarray(vectors + np.float32(0))  # -0.0 is 0.0
-    whole = whole.view(np.dtype((np.void, whole.itemsize * whole.shape[1]))).ravel()
-    _, first, group = np.unique(whole, return_index=True, return_inverse=True)
+    as_bytes = whole.view(np.dtype((np.void, whole.itemsize * whole.shape[1]))).ravel()
+    _, first, group = np.unique(as_bytes, return_index=True, return_inverse=True)
     distinct = np.sort(first)
     return distinct, np.searchsorted(distinct, first)[group.ravel()]

@@ -34,7 +34,7 @@ def build_graph(
         settings: Further fields of `configs.methods.diversity.GaisGraph`.
     """
     features, labels, _ = checked(x, y)
-    graph = GaisGraph(kind=kind, **settings)  # type: ignore[arg-type]
+    graph = GaisGraph(kind=kind, **settings)
     nodes = row_graph(features, labels, graph, seed)
     edges = nodes.rows[nodes.edges]
     # Two rows may meet in several batches or windows: the pair is one edge all the same.
@@ -98,8 +98,8 @@ def scores(
     features, labels, classes = checked(x, y)
     if not len(features):
         return np.zeros(0, np.float32)
-    graph = GaisGraph(kind=graph) if isinstance(graph, str) else graph  # type: ignore[arg-type]
-    score = GaisScore(kind=score) if isinstance(score, str) else score  # type: ignore[arg-type]
+    graph = GaisGraph(kind=graph) if isinstance(graph, str) else graph
+    score = GaisScore(kind=score) if isinstance(score, str) else score
     features = scaled(features, features.min(axis=0), features.max(axis=0))
     drawn = Network(network or GaisNetwork(), features.shape[1], len(classes), seed=seed, device=device)
     if len(classes) > 1:

@@ -37,7 +37,7 @@ def sample(y: np.ndarray, batch_rows: int, batches: int, seed: int) -> list[np.n
 
 
 def class_quotas(counts: np.ndarray, rows: int) -> np.ndarray:
-    """`rows` (at most the sum of `counts`) shared out by `counts`, int64: largest remainder, ties to the lower class."""
+    """`rows` (at most the sum of `counts`) shared out by `counts`, int64: largest remainder, ties to the lower."""
     whole, rest = np.divmod(np.asarray(counts, np.int64) * rows, max(1, int(np.sum(counts))))
     # Never more than a class has: a remainder is 0 where the quota is the whole class.
     whole[np.argsort(-rest, kind="stable")[: rows - int(whole.sum())]] += 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -27,14 +27,17 @@ class Nodes(NamedTuple):
     """float32 `(E,)`"""
 
 
-def row_graph(x: np.ndarray, y: np.ndarray, graph: GaisGraph, seed: int) -> Nodes:
+def row_graph(x: np.ndarray, y: np.ndarray, graph: GaisGraph, seed: int, center: np.ndarray | None = None) -> Nodes:
     """The graph of all blocks side by side.
 
     Args:
         x: float32 `(n, d)`, finite, scaled.
         y: int64 `(n,)`.
+        center: float `(d,)`, the point that planes pass through; None: the mean of `x`.
     """
-    parts = [_block_graph(x[rows], rows, graph, seed + place) for place, rows in enumerate(blocks(y, graph, seed))]
+    middle = x.mean(axis=0, dtype=np.float64) if center is None and len(x) else center
+    found = enumerate(blocks(y, graph, seed))
+    parts = [_block_graph(x[rows], rows, graph, seed + place, middle) for place, rows in found if len(rows)]
     if not parts:
         return Nodes(np.zeros(0, np.int64), np.zeros((2, 0), np.int64), np.zeros(0, np.float32))
     starts = np.cumsum([0, *(len(part.rows) for part in parts[:-1])])
@@ -45,9 +48,9 @@ def row_graph(x: np.ndarray, y: np.ndarray, graph: GaisGraph, seed: int) -> Node
     )
 
 
-def _block_graph(x: np.ndarray, rows: np.ndarray, graph: GaisGraph, seed: int) -> Nodes:
+def _block_graph(x: np.ndarray, rows: np.ndarray, graph: GaisGraph, seed: int, center: Any) -> Nodes:
     if graph.hashed:
-        pairs, weights = hashed_pairs(x, graph, seed)
+        pairs, weights = shared_pairs(hash_views(x, center, graph, seed), graph, seed)
     elif graph.kind == "none":
         pairs, weights = np.zeros((2, 0), np.int64), np.zeros(0, np.float32)
     else:
@@ -108,12 +111,6 @@ def _triangle(n: int, diagonal: int) -> tuple[np.ndarray, np.ndarray]:
     return np.triu_indices(n, diagonal)
 
 
-def hashed_pairs(x: np.ndarray, graph: GaisGraph, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs i < j of rows that share buckets, int64 `(2, E)`, and their weights, float32 `(E,)`."""
-    center = x.mean(axis=0, dtype=np.float64) if len(x) else np.zeros(x.shape[1])
-    return shared_pairs(hash_views(x, center, graph, seed), graph, seed)
-
-
 def hash_views(x: np.ndarray, center: np.ndarray, graph: GaisGraph, seed: int) -> list[np.ndarray]:
     """Keys of the finest level in every table or view: list of uint64 `(n,)`.
 
@@ -153,8 +150,10 @@ def shared_pairs(views: Sequence[np.ndarray], graph: GaisGraph, seed: int) -> tu
     level = 0 if union else int(np.flatnonzero(enough)[-1])
     drop = np.uint64(finest - graph.levels[level])
     found = [bucket_edges(v >> drop, max_bucket=graph.max_bucket, seed=seed + i) for i, v in enumerate(views)]
-    n = len(views[0])
-    pairs = found[0] if len(found) == 1 else np.stack(np.divmod(np.unique(np.concatenate([f[0] * n + f[1] for f in found])), n))
+    pairs = found[0]
+    if len(found) > 1:
+        n = len(views[0])
+        pairs = np.stack(np.divmod(np.unique(np.concatenate([low * n + high for low, high in found])), n))
     if union:
         return pairs, np.ones(pairs.shape[1], np.float32)
     shared = np.zeros(pairs.shape[1])

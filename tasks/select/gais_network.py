@@ -21,7 +21,7 @@ from tasks.select.gais_scores import aggregated, confidence, importance
 if TYPE_CHECKING:
     import torch
 
-STEP_EDGES = 1 << 18
+STEP_EDGES = 1 << 16
 """Edges and nodes of one step, about: one component at least. Messages are 512 bytes an edge at the defaults."""
 
 
@@ -35,7 +35,7 @@ def steady(seed: int | list[int]) -> Iterator[None]:
     with torch.random.fork_rng():
         torch.manual_seed(number)
         torch.set_num_threads(1)
-        torch.use_deterministic_algorithms(True)
+        torch.use_deterministic_algorithms(torch.cuda.is_available())  # needless on a CPU with one thread, and slower
         try:
             yield
         finally:
@@ -110,7 +110,7 @@ class Network:
         import torch
 
         h = self._dropped(x)
-        for layer in self.layers[:-1]:  # type: ignore[union-attr]
+        for layer in self.layers[:-1]:
             h = self._dropped(torch.nn.functional.elu(layer(h, edges)))
         logits = self.layers[-1](h, edges)
         if self.config.class_scale:
@@ -122,7 +122,7 @@ class Network:
         import torch
 
         h, found, looped = x, [], edges
-        for layer in self.layers[:-1]:  # type: ignore[union-attr]
+        for layer in self.layers[:-1]:
             h, (looped, alpha) = layer(h, edges, return_attention_weights=True)
             h = torch.nn.functional.elu(h)
             found.append(alpha)
@@ -151,7 +151,8 @@ def node_scores(network: Network, data: tuple[np.ndarray, np.ndarray], nodes: No
             value: Any = 1.0
             if score.kind != "confidence":
                 looped, alphas = network.attention(inputs, edges)
-                value = importance(looped, aggregated(alphas, looped, score.layers), len(inputs), per_edge=score.per_edge)
+                joint = aggregated(alphas, looped, score.layers)
+                value = importance(looped, joint, len(inputs), per_edge=score.per_edge)
             if score.kind != "attention":
                 z = network.forward(inputs, edges, labels)
                 value = value * confidence(z, labels if score.true_class else None)
@@ -167,3 +168,13 @@ def tensors(
 
     arrays = (x[rows].astype(np.float32, copy=False), edges, y[rows])
     return tuple(torch.from_numpy(np.ascontiguousarray(a)).to(network.device) for a in arrays)  # type: ignore[return-value]
+
+
+def restored(network: Network, state: dict[str, Any]) -> Network:
+    """`network` with the weights that `state` holds as `network/<name>`."""
+    import torch
+
+    with torch.no_grad():
+        for name, parameter in network.parameters().items():
+            parameter.copy_(torch.from_numpy(state[f"network/{name}"]))
+    return network

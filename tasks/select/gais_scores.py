@@ -123,3 +123,26 @@ def keep_percentile(scores: np.ndarray, y: np.ndarray, percentile: float) -> np.
         above = members[(finite > np.quantile(finite, percentile)) & np.isfinite(own)]
         kept.append(above if len(above) else members[[own.argmax()]])
     return np.sort(np.concatenate(kept)) if kept else np.zeros(0, np.int64)
+
+
+def shared_out(counts: np.ndarray, wanted: int) -> np.ndarray:
+    """`wanted` rows over classes of `counts` rows, int64 `(K,)`: the sum is exact (all rows if there are fewer).
+
+    Adams's method: ceil(lambda * n_c), so each class has one row as long as there are enough, the largest first; more
+    rows never take one from a class.
+    """
+    counts = np.asarray(counts, np.int64)
+    wanted = min(max(0, int(wanted)), int(counts.sum()))
+    low, high = 0.0, 1.0
+    for _ in range(64):
+        middle = (low + high) / 2
+        low, high = (middle, high) if np.ceil(middle * counts).sum() <= wanted else (low, middle)
+    sizes = np.minimum(np.ceil(low * counts), counts).astype(np.int64)
+    for _ in range(64):  # classes that get their next row at the same lambda, the largest first
+        left = wanted - int(sizes.sum())
+        open_ = np.flatnonzero(sizes < counts)
+        if not left:
+            break
+        order = open_[np.lexsort((open_, -counts[open_], sizes[open_] / counts[open_]))]
+        sizes[order[:left]] += 1
+    return sizes

@@ -113,7 +113,10 @@ class Training:
         state |= {f"plateau/{key}": np.float64(value) for key, value in plateau.items()}
         state["rate"] = np.float64(self._adam.param_groups[0]["lr"])
         # Copies: Adam changes its moments in place.
-        return {name: np.array(value.cpu() if hasattr(value, "cpu") else value) for name, value in state.items()}
+        return {
+            name: np.array(value.numpy(force=True) if hasattr(value, "numpy") else value)
+            for name, value in state.items()
+        }
 
     def restore(self, state: State) -> None:
         """Go on from `state`, as if nothing had happened."""

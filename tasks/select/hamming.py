@@ -88,7 +88,8 @@ def near(words: np.ndarray, bits: int, distance: int) -> Pairs:
     """All pairs of strings that differ in at most `distance` bits.
 
     Args:
-        words: uint64 `(n, ceil(bits / 64))`, zeros behind the last bit; distinct, or nearly so: equal ones share all buckets.
+        words: uint64 `(n, ceil(bits / 64))`, zeros behind the last bit; distinct, or nearly so, for equal ones
+            share all buckets.
     """
     choices = masks(bits, distance, chunks_to_agree(len(words), bits, distance))
     window, most = WINDOW, MOST_PAIRS + PAIRS_EACH * len(words)
@@ -137,9 +138,9 @@ def bucketed(key: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
         ends[bucket], total = total, total + ends[bucket]
     order = np.empty(len(key), np.int64)
     for index, value in enumerate(key):
-        bucket = np.int64(value >> shift)
-        order[ends[bucket]] = index
-        ends[bucket] += 1
+        home = np.int64(value >> shift)
+        order[ends[home]] = index
+        ends[home] += 1
     return order, ends
 
 
@@ -175,13 +176,13 @@ def _compare(
 
     A pair counts under the first mask under which it is equal.
     """
-    count, start = 0, 0
+    count, start = 0, np.int64(0)
     for end in ends:
         for at in range(start, end - 1):
             a = words[at]
             for other in range(at + 1, min(end, at + 1 + window)):
                 b = words[other]
-                different = 0
+                different = np.int64(0)
                 for column in range(len(a)):
                     different += _ones(a[column] ^ b[column])
                 if different > distance or not _is_new(a, b, choices):

@@ -36,7 +36,9 @@ def sign_keys(x: Any, planes: Any, center: Any) -> np.ndarray:
     """
     x, planes, center = (a if hasattr(a, "shape") else np.asarray(a, np.float64) for a in (x, planes, center))
     if len(planes.shape) != 2 or not 1 <= planes.shape[0] <= MOST_BITS:
-        raise ValueError(f"`planes` is {tuple(planes.shape)}; it must be (k, d) with k from 1 to {MOST_BITS} bits a key")
+        raise ValueError(
+            f"`planes` is {tuple(planes.shape)}; it must be (k, d) with k from 1 to {MOST_BITS} bits a key"
+        )
     if len(x.shape) != 2 or x.shape[1] != planes.shape[1] or tuple(center.shape) != (x.shape[1],):
         shapes = f"`x` is {tuple(x.shape)}, `planes` {tuple(planes.shape)}, `center` {tuple(center.shape)}"
         raise ValueError(f"{shapes}; they must be (n, d), (k, d) and (d,)")

@@ -32,8 +32,8 @@ class KCenter(CellOrder):
 
     reason = "near_a_centre"
 
-    def order(self, vectors: np.ndarray) -> Order:
-        """See `CellOrder`."""
+    def order(self, vectors: np.ndarray, weight: np.ndarray) -> Order:
+        """See `CellOrder`; how many rows a row stands for does not matter."""
         return farthest_first(vectors)
 
 

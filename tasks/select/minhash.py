@@ -102,7 +102,7 @@ class MinHash:
         cut = self._config.threshold if self._config.verify else 0.0
         keys = band_keys(signatures, self._bands, self._slots)
         edges, nearest, capped = compare(signatures, keys, group, cut)
-        rule = persistence if self.ranked else {"greedy": greedy, "components": components}[self._config.group]
+        rule = persistence if self.ranked else {"greedy": greedy, "components": components}[self._config.groups]
         keeper, similarity = rule(edges, np.arange(len(heads)), len(heads))
         stays, copy = keeper < 0, first[same] != np.arange(len(order))
         # A copy names what stands for its head; with a target the head, which another row may stand for in turn.

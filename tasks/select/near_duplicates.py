@@ -29,6 +29,7 @@ from tasks.embed.vectors import unpack
 from tasks.select import Decisions, badness, best_first, keep_all, keeper_needs, linkage
 from tasks.select.alike import Cell
 from tasks.select.cells import SAMPLES_PER_CELL, Vectors, centroids, divide, nearest
+from tasks.select.threads import one_thread
 
 LOOKED_BELOW = 0.05
 """How far below the threshold pairs are looked at too, so that the report can tell what a lower one would drop."""
@@ -78,7 +79,8 @@ class NearDuplicates:
 
     def partition(self, rows: pa.Table, state: State) -> np.ndarray:
         """The nearest centroid of every row."""
-        return nearest(self._vectors(rows), np.arange(rows.num_rows), state["centroids"])
+        with one_thread():
+            return nearest(self._vectors(rows), np.arange(rows.num_rows), state["centroids"])
 
     def decide(self, rows: pa.Table, state: State) -> Decisions:
         """Keep the keepers of one cell; a cell that is far too large is divided first, by the same rule."""
@@ -87,8 +89,8 @@ class NearDuplicates:
         similarity = np.full(rows.num_rows, -np.inf, np.float32)
         first = vectors.firsts(order)
         copies = np.flatnonzero((first >= 0) & (first != np.arange(rows.num_rows)))
-        parts, forced = divide(vectors, order[first[order] == order], self._bucket_rows, self._seed)
-        with device_slot(resolve_device("auto")):
+        with one_thread(), device_slot(resolve_device("auto")):
+            parts, forced = divide(vectors, order[first[order] == order], self._bucket_rows, self._seed)
             for part in parts:
                 inside = self._ordered(vectors, part)
                 found, alike = self._linked(Cell(vectors.take(inside), self._shifts, self._floor, self._cut))

@@ -20,7 +20,7 @@ def test_presets_are_valid(name):
         ({"select": [{"kind": "threshold"}]}, "give exactly one of them"),
         (
             {"select": [{"kind": "nearby"}]},
-            "`select.0.kind` is 'nearby'; it must be one of exact_duplicates, threshold, near_duplicates",
+            "`select.0.kind` is 'nearby'; it must be one of exact_duplicates, threshold, minhash, ",
         ),
         ({"mix": {"budget": 0}}, "`mix.budget` is 0: input should be greater than or equal to 1"),
         (

@@ -170,7 +170,17 @@ def test_what_is_shown_is_the_same_for_any_workers_and_blocks(corpus, tmp_path_f
     second = run(config(other, over))
     assert len(list(Path(second.url, "ledger").iterdir())) > 3
     a, b = facts(first), facts(second)
-    for name in ("galleries", "duplicates", "concepts", "coverage", "scores", "funnel", "outcomes", "groups"):
+    for name in (
+        "galleries",
+        "duplicates",
+        "selects",
+        "concepts",
+        "coverage",
+        "scores",
+        "funnel",
+        "outcomes",
+        "groups",
+    ):
         assert a[name] == b[name], name
     assert (
         digests(Path(first.url), "report")["report/thumbnails.parquet"]
@@ -256,6 +266,68 @@ def test_a_file_that_is_damaged_is_told(corpus):
     (file,) = facts(mix)["files"]
     assert file["file"] == "zz.parquet" and file["reason"] == "damaged_file"
     assert "1 file is quarantined as a whole" in page(mix)
+
+
+def with_groups(corpus):
+    """The first shard gets a group of seven that are alike, the second one of four."""
+    for number, rows_alike in ((0, range(10, 17)), (1, range(10, 14))):
+        file = corpus / "in" / f"{number:05d}.parquet"
+        table = pq.read_table(file)
+        columns = table.to_pydict()
+        for row in rows_alike:
+            columns["image_emb"][row] = columns["image_emb"][rows_alike[0]]
+        pq.write_table(pa.table(columns, schema=table.schema), file)
+
+
+def test_groups_are_measured_and_shown(corpus):
+    with_groups(corpus)
+    over = {"select": [{"kind": "exact_duplicates"}, {"kind": "near_duplicates", "threshold": 0.99}]}
+    mix = run(config(corpus, over))
+    groups = {}
+    for line in ledger(mix):
+        if line["keeper_row"] is not None:
+            place = (line["stage"], line["keeper_file"], line["keeper_row"])
+            groups.setdefault(place, set()).add((line["file"], line["row"]))
+    told = {one["stage"]: one for one in facts(mix)["selects"]}
+    assert told["select/near_duplicates"]["sizes"]["largest"][:2] == [7, 4] and len(told) == 2
+    for stage, one in told.items():
+        sizes = sorted(len(rows) + 1 for key, rows in groups.items() if key[0] == stage)
+        assert one["sizes"]["groups"] == len(sizes) and one["sizes"]["rows"] == sum(sizes)
+        assert one["sizes"]["bins"] == [[size, size, sizes.count(size)] for size in [2, 3, 4, 5][: sizes[-1] - 1]] + [
+            [6, 7, 1]
+        ] * (sizes[-1] == 7)
+    shown = facts(mix)["duplicates"]
+    assert [one["dropped"] for one in shown if one["stage"] == "select/near_duplicates"][:2] == [6, 3]
+    for one in shown:
+        rows = groups[(one["stage"], one["keeper"]["file"], one["keeper"]["row"])]
+        assert one["dropped"] == len(rows) and {(i["file"], i["row"]) for i in one["members"]} <= rows
+        assert len(one["members"]) == min(5, len(rows))
+    assert "7 rows, one of the largest" in page(mix) and "and 1 more" in page(mix)
+    again = run(config(corpus, over | {"report": {"gallery_rows": 0}}))
+    assert facts(again)["duplicates"] == [] and facts(again)["selects"] == [*told.values()]
+    assert "Sizes of the groups" in page(again) and "<img" not in page(again)
+
+
+def test_the_curve_is_what_another_cut_keeps(corpus):
+    over = {"select": [{"kind": "threshold", "target_rows": 200}], "report": {"gallery_rows": 0}}
+    mix = run(config(corpus, over))
+    (told,) = facts(mix)["selects"]
+    assert told["kept"] == 200 and told["met"] == "target 200 rows: 200 rows are kept"
+    assert told["met"] in mix.card and told["met"] in page(mix) and "Rows kept by cut" in page(mix)
+    kept = [line["score"] for line in ledger(mix) if line["reason"] == "below_threshold"]
+    assert max(kept) <= told["curve"]["cut"]
+    points = told["curve"]["points"]
+    for minimum, wanted in (points[len(points) // 4], points[3 * len(points) // 4]):
+        other = run(config(corpus, over | {"select": [{"kind": "threshold", "minimum": minimum}]}))
+        assert abs(facts(other)["selects"][0]["kept"] - wanted) <= 1  # the cut is rounded for the page
+
+
+def test_classes_of_a_select_with_quotas(corpus):
+    select = {"kind": "cluster_balanced", "target_fraction": 0.25}
+    mix = run(config(corpus, {"select": [select]}))
+    (told,) = facts(mix)["selects"]
+    assert told["classes"]["kept"] + sum(one["kept"] for one in told["classes"]["shown"]) == told["kept"]
+    assert told["met"].startswith("target 25.0 %, ") and "By group" in page(mix) and "Importance" not in page(mix)
 
 
 def test_a_file_of_known_content_is_shown_beside_the_one_it_repeats(corpus):

@@ -103,6 +103,50 @@ def summary():
     }
 
 
+def selected(stage, kind, rows, kept, **more):
+    facts = {"stage": stage, "kind": kind, "rows": rows, "kept": kept, "met": "", "classes": None, "sizes": None}
+    return facts | {"curve": None} | more
+
+
+@pytest.fixture
+def selects(summary):
+    """The summary of a run whose selects tell of groups, cuts and classes; `summary` is like that of an older version."""
+    summary["funnel"].insert(3, funnel_row("select/gais", "gais", 2437, 437, 0, {"less_important": 437}))
+    sizes = {
+        "groups": 220,
+        "rows": 1830,
+        "median": 3,
+        "largest": [36, 28],
+        "bins": [[2, 2, 99], [3, 3, 120], [4, 36, 1]],
+    }
+    curve = {
+        "above": True,
+        "cut": 0.98,
+        "points": [[0.95, 2000], [0.98, 2437], [1.0, 2437]],
+        "about": "groups",
+        "outside": 0,
+    }
+    group = summary["duplicates"].pop()
+    for why, dropped in (("largest", 35), ("typical", 2), ("random", 2)):
+        summary["duplicates"] += [group | {"why": why, "dropped": dropped, "reason": "near_duplicate"}] * 3
+    shown = [{"name": "flags", "rows": 200, "kept": 150, "score": [0.0, 0.2, 0.25, 0.5, 1.0]}]
+    shown += [{"name": "one", "rows": 1, "kept": 1, "score": None}]
+    summary["selects"] = [
+        selected("select/near_duplicates", "near_duplicates", 4047, 2437, sizes=sizes, curve=curve),
+        selected(
+            "select/gais",
+            "gais",
+            2437,
+            2000,
+            met="target 2,000 rows: 2,000 rows are kept",
+            curve=curve | {"above": False, "cut": None, "about": "classes", "outside": 3},
+            classes={"shown": shown, "others": 7, "rows": 2236, "kept": 1849},
+        ),
+        selected("select/threshold", "threshold", 2000, 2000),
+    ]
+    return summary
+
+
 @pytest.fixture
 def covered(summary):
     """The summary of a run with a concept-aware sampler; `summary` alone is like that of an older version."""

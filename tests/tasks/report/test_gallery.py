@@ -7,17 +7,15 @@ import pyarrow as pa
 import pytest
 
 from tasks.report import gallery
-from tasks.report.gallery import GROUPS, MEMBERS, PER_STRETCH, STRETCH_ROWS
+from tasks.report.gallery import PER_STRETCH, STRETCH_ROWS
 
 
 def ledger(files, seed=0, reasons=("below_threshold", "near_duplicate", "tail", None)):
-    """A ledger of files (name, rows): every row has one of `reasons`, near duplicates a keeper in any file."""
+    """A ledger of files (name, rows): every row has one of `reasons`."""
     rng = np.random.default_rng(seed)
     parts = []
     for name, rows in files:
         which = rng.integers(0, len(reasons), rows)
-        near = np.array([reasons[i] == "near_duplicate" for i in which], bool)
-        keepers = np.minimum(rng.zipf(1.5, rows), rows - 1) if rows else np.empty(0, int)
         reason = [reasons[i] for i in which]
         columns = {
             "file": [name] * rows,
@@ -25,8 +23,6 @@ def ledger(files, seed=0, reasons=("below_threshold", "near_duplicate", "tail", 
             "outcome": ["dropped" if r else "kept" for r in reason],
             "stage": [f"select/{r}" if r else None for r in reason],
             "reason": reason,
-            "keeper_file": pa.array([files[i % len(files)][0] for i in range(rows)], pa.string(), mask=~near),
-            "keeper_row": pa.array(keepers, pa.int64(), mask=~near),
         }
         parts.append(pa.table(columns))
     return coded(pa.concat_tables(parts))
@@ -34,7 +30,7 @@ def ledger(files, seed=0, reasons=("below_threshold", "near_duplicate", "tail", 
 
 def coded(table):
     """As `Subject.ledger` reads it."""
-    for name in ("file", "outcome", "stage", "reason", "keeper_file"):
+    for name in ("file", "outcome", "stage", "reason"):
         at = table.column_names.index(name)
         column = table[name].cast(pa.string()).dictionary_encode()
         table = table.set_column(at, name, column.unify_dictionaries())
@@ -94,7 +90,7 @@ def test_rare_reasons_are_shown_in_full():
 
 def test_no_rows():
     empty = ledger([("a", 0)])
-    assert chosen([empty], 12) == [] and gallery.choose_groups(gallery.group_candidates(empty, 0)) == []
+    assert chosen([empty], 12) == []
 
 
 def test_the_choice_is_not_biased_to_the_beginning():
@@ -102,40 +98,3 @@ def test_the_choice_is_not_biased_to_the_beginning():
         row for seed in range(60) for _, row in chosen([ledger([(f"f{seed}", 20_000)], reasons=(None,))], 12)[0]["rows"]
     ]
     assert 8_500 < np.mean(rows) < 11_500
-
-
-def sizes_of(table):
-    found = {}
-    for line in table.to_pylist():
-        if line["keeper_row"] is not None:
-            found[(line["keeper_file"], line["keeper_row"])] = (
-                found.get((line["keeper_file"], line["keeper_row"]), 0) + 1
-            )
-    return found
-
-
-@pytest.mark.parametrize("lengths", [[9510], [8000, 1510], [3000, 5000, 10, 1500]])
-def test_groups_hold_the_largest_and_their_sizes_are_exact(lengths):
-    table = ledger(FILES, seed=3)
-    blocks = list(in_blocks(table, lengths))
-    groups = gallery.choose_groups(pa.concat_tables(gallery.group_candidates(b, i) for i, b in enumerate(blocks)))
-    sizes = np.sum([gallery.members_in(block, groups) for block in blocks], axis=0)
-    truth = sizes_of(table)
-    assert len(groups) == GROUPS and sizes.tolist() == [truth[tuple(g["keeper"])] for g in groups]
-    largest = sorted(truth.values(), reverse=True)[: GROUPS // 2]
-    assert sizes[: GROUPS // 2].tolist() == largest
-    lines = {(line["file"], line["row"]): line for line in table.to_pylist()}
-    for group, size in zip(groups, sizes):
-        assert len(group["members"]) == min(MEMBERS, size)
-        for file, row in group["members"]:
-            line = lines[(file, row)]
-            assert [line["keeper_file"], line["keeper_row"]] == group["keeper"] and line["reason"] == group["reason"]
-
-
-def test_groups_of_several_reasons():
-    table = ledger([("a", 400)]).to_pylist()
-    for line in table[:200]:
-        if line["reason"] == "near_duplicate":
-            line |= {"reason": "exact_duplicate", "stage": "select/exact_duplicates"}
-    groups = gallery.choose_groups(gallery.group_candidates(coded(pa.Table.from_pylist(table)), 0))
-    assert {g["reason"] for g in groups} == {"near_duplicate", "exact_duplicate"}

@@ -19,14 +19,16 @@ def browser(tmp_path):
 
 
 @pytest.mark.parametrize("width", [360, 1200])
-def test_fits_and_runs_nothing(browser, tmp_path, covered, thumbnails, width):
-    summary = covered
+def test_fits_and_runs_nothing(browser, tmp_path, covered, selects, thumbnails, width):
+    summary = covered | selects
     long = "averyveryverylongwordthatcannotbebroken" * 5
     summary["groups"][0]["group"] = summary["funnel"][1]["stage"] = summary["files"][0]["file"] = EVIL + long
     summary["concepts"]["names"][0] = summary["concepts"]["less"][0]["concept"] = EVIL + long
     summary["coverage"]["labels"]["names"][0] = EVIL + long
+    summary["selects"][1]["classes"]["shown"][0]["name"] = summary["selects"][1]["met"] = EVIL + long
     examples = [row["examples"] for kind in ("more", "less") for row in summary["concepts"][kind]]
-    for one in (*summary["galleries"][0]["items"], *(item for items in examples for item in items)):
+    groups = [one for group in summary["duplicates"] for one in (group["keeper"], *group["members"])]
+    for one in (*summary["galleries"][0]["items"], *groups, *(item for items in examples for item in items)):
         one |= {"caption": EVIL + long, "key": long}
     summary["scores"][0]["name"] = summary["name"] = EVIL + long
     page = tmp_path / "index.html"
@@ -39,4 +41,4 @@ def test_fits_and_runs_nothing(browser, tmp_path, covered, thumbnails, width):
     assert browser.title.endswith("mix report") and "owned'" in browser.title  # told, not run
     assert browser.get_log("browser") == []
     pictures = browser.execute_script("return [...document.images].map(image => image.naturalWidth)")
-    assert pictures == [24] * (6 + len(examples))
+    assert pictures == [24] * (3 + 8 * 3 + len(examples))

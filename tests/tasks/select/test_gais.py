@@ -124,7 +124,8 @@ def test_relabelling_rows_relabels_their_scores(seed, score):
     network = Network(QUICK, 5, 3, seed=seed)
     graph = GaisGraph(similarity_threshold=0.8)
     here, there = (
-        node_scores(network, (a, b), row_graph(a, b, graph, 0), GaisScore(kind=score)) for a, b in [(x, y), (x[order], y[order])]
+        node_scores(network, (a, b), row_graph(a, b, graph, 0), GaisScore(kind=score))
+        for a, b in [(x, y), (x[order], y[order])]
     )
     assert np.allclose(here[order], there, atol=1e-5) and here[3] == pytest.approx(here[7], abs=1e-5)
 
@@ -193,7 +194,9 @@ def test_training_goes_on_from_a_checkpoint_as_if_nothing_had_happened():
 
 def test_training_stops_early_and_keeps_the_best_epoch():
     x, y = blobs(90)
-    training = trained(Network(GaisNetwork(layers=1, hidden=8, patience=3, learning_rate=0.3), 5, 3, seed=0), x, y, GaisGraph(), 0)
+    training = trained(
+        Network(GaisNetwork(layers=1, hidden=8, patience=3, learning_rate=0.3), 5, 3, seed=0), x, y, GaisGraph(), 0
+    )
     training.run()
     assert training.epoch < 500 and training.best == min(training.losses) < training.losses[-1]
     best = training._measured(training._stop)
@@ -262,7 +265,11 @@ def test_a_missing_label_is_refused(labels):
 
 
 def test_wrong_arguments_are_named():
-    for settings, name in [({"keep_ratio": 0}, "keep_ratio"), ({"percentile": 1}, "percentile"), ({"graph": "x"}, "kind")]:
+    for settings, name in [
+        ({"keep_ratio": 0}, "keep_ratio"),
+        ({"percentile": 1}, "percentile"),
+        ({"graph": "x"}, "kind"),
+    ]:
         with pytest.raises(ValueError, match=name):
             select(X, Y, **settings)
     with pytest.raises(ValueError, match="`y` is \\(3,\\)"):

@@ -12,8 +12,8 @@ from pydantic import ValidationError
 from configs.methods.diversity import GaisGraph
 from tasks.select.gais import build_graph
 from tasks.select.gais_blocks import chunks, class_quotas, cover, held_out, sample
-from tasks.select.gais_graphs import similar_pairs, similarity
 from tasks.select.gais_graphs import shared_pairs as shared
+from tasks.select.gais_graphs import similar_pairs, similarity
 from tasks.select.hashing import sign_keys
 
 X = np.array([(0, 0), (0.1, 0), (0, 0.2), (1, 1), (0.9, 1), (0.5, 0.6)])

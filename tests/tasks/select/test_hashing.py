@@ -27,7 +27,9 @@ def test_a_tensor_gives_the_same_keys():
 
     x = np.random.default_rng(0).standard_normal((500, 7)).astype(np.float32)
     planes, center = random_planes(40, 7, 1), x.mean(axis=0)
-    assert np.array_equal(sign_keys(torch.from_numpy(x), torch.from_numpy(planes), center), sign_keys(x, planes, center))
+    assert np.array_equal(
+        sign_keys(torch.from_numpy(x), torch.from_numpy(planes), center), sign_keys(x, planes, center)
+    )
 
 
 def test_keys_ignore_scale_and_mirror_into_their_complement():

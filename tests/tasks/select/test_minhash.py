@@ -181,7 +181,7 @@ def test_components_follow_chains():
     c[15:30] = 2
     rows = signed_rows(np.stack([a, b, c]))  # a ~ b ~ c, a and c agree in 98 of 128
     assert method().decide(rows, {}).keeper.tolist() == [-1, 0, -1]
-    assert method(group="components").decide(rows, {}).keeper.tolist() == [-1, 0, 0]
+    assert method(groups="components").decide(rows, {}).keeper.tolist() == [-1, 0, 0]
 
 
 def test_with_a_target_rows_are_ranked_by_how_alike_they_are_to_a_better_one():
@@ -196,7 +196,7 @@ def test_with_a_target_rows_are_ranked_by_how_alike_they_are_to_a_better_one():
     # Cut anywhere, what stays is what single linkage at that threshold keeps, among the same candidates.
     bands = dict(zip(("bands", "band_rows"), minhash.bands_of(MinHash(threshold=0.7)), strict=True))
     for threshold in (0.72, 0.8, 0.9, 1.0):
-        same = method(threshold=threshold, group="components", **bands).decide(rows, {})
+        same = method(threshold=threshold, groups="components", **bands).decide(rows, {})
         assert np.array_equal(against < np.float32(threshold), same.keep)
 
 
