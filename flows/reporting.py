@@ -63,7 +63,7 @@ def report(run: Run, plan: Plan, subject: Subject, manifest: dict[str, Any], ear
             run.warn("batches", warning)
         if chosen["more"] or chosen["less"] or chosen["groups"]:
             run.each(find_blocks, "blocks", cut, subject=subject)
-            run.once(choose_examples, subject=subject, block_count=len(cut))
+        run.once(choose_examples, subject=subject, block_count=len(cut))
         run.each(collect_blocks, "blocks", cut, subject=subject)
         surveys = [subject.step.facts(f"survey-{number:05d}") for number, _ in cut]
         summary = summarise(run, plan, manifest, surveys, earlier) | {"cuts": cuts}

@@ -37,7 +37,7 @@ def found(subject: Subject, block_count: int, summary: dict[str, Any]) -> tuple[
         The facts, and WebP pictures by `file:row`.
     """
     step, numbers = subject.step, range(block_count)
-    chosen = files.read_json(step.file("chosen.json"))
+    chosen = files.read_json(step.file("shown.json"))
     collected = [step.facts(f"collected-{number:05d}") for number in numbers]
     items = pa.concat_tables([ITEMS.empty_table(), *(step.read(f"items-{number:05d}") for number in numbers)])
     shown: Shown = {(line["file"], line["row"]): line for line in items.to_pylist()}

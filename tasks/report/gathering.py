@@ -119,6 +119,11 @@ def _groups(subject: Subject, numbers: range) -> dict[str, Any]:
     return {"groups": groups, "sizes": {stages[stage]: duplicates.told(one) for stage, one in sizes.items()}}
 
 
+def wants_rows(chosen: dict[str, Any]) -> bool:
+    """Whether there are rows to be found for what was chosen."""
+    return bool(chosen["more"] or chosen["less"] or chosen["groups"])
+
+
 def find(subject: Subject, block: Block) -> None:
     """Leave behind the rows of the block that may show the chosen groups, and the concepts that changed the most."""
     number, step, chosen = block[0], subject.step, files.read_json(subject.step.file("chosen.json"))
@@ -137,9 +142,10 @@ def choose_examples(subject: Subject, block_count: int) -> dict[str, Any]:
     each. Rows for which another one stands are shown beside it alone: their reasons have no gallery.
     """
     chosen: dict[str, Any] = files.read_json(subject.step.file("chosen.json"))
-    found = [subject.step.read(f"examples-{number:05d}") for number in range(block_count)]
-    members = pa.concat_tables(subject.step.read(f"members-{number:05d}") for number in range(block_count))
-    groups = duplicates.with_members(chosen["groups"], members)
+    step, numbers = subject.step, range(block_count if wants_rows(chosen) else 0)
+    found = [examples.CANDIDATES.empty_table(), *(step.read(f"examples-{number:05d}") for number in numbers)]
+    members = [duplicates.ROWS.empty_table(), *(step.read(f"members-{number:05d}") for number in numbers)]
+    groups = duplicates.with_members(chosen["groups"], pa.concat_tables(members))
     grouped = {(group["stage"], group["reason"]) for group in groups}
     galleries = [one for one in chosen["galleries"] if (one["stage"], one["reason"]) not in grouped]
     return chosen | {"examples": examples.choose(pa.concat_tables(found)), "groups": groups, "galleries": galleries}
@@ -147,7 +153,7 @@ def choose_examples(subject: Subject, block_count: int) -> dict[str, Any]:
 
 def collect(subject: Subject, block: Block) -> None:
     """Leave behind what was chosen of the block: histograms, what is shown of rows."""
-    number, step, chosen = block[0], subject.step, files.read_json(subject.step.file("chosen.json"))
+    number, step, chosen = block[0], subject.step, files.read_json(subject.step.file("shown.json"))
     ledger = subject.ledger(number, FATE)
     uses = ledger["times_used"].to_numpy()
     counted = []

@@ -47,8 +47,12 @@ def shown(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
         made = {"strips": _strips(one, summary), "bars": _bars(one), "drawing": _drawing(one), "boxes": _boxes(one)}
         if any(made.values()):
             measure = MEASURES.get(one["kind"], "score")
-            made["ordered"] = bool(one["sizes"] and one["curve"])  # scores of older versions are in no order
-            found.append(one | made | {"measure": measure, "about": ABOUT[(one["curve"] or {}).get("about", "")]})
+            ordered = bool(one["sizes"] and one["curve"])  # scores of older versions are in no order
+            found.append(
+                one
+                | made
+                | {"measure": measure, "ordered": ordered, "about": ABOUT[(one["curve"] or {}).get("about", "")]}
+            )
     return found
 
 

@@ -45,7 +45,8 @@ def find_blocks(subject: Subject, blocks: list[Block], label: str) -> dict[str, 
 def choose_examples(subject: Subject, block_count: int) -> dict[str, Any]:
     """Choose the rows that show groups and the most changed concepts from what all blocks have found."""
     chosen = gathering.choose_examples(subject, block_count)
-    files.write_json(subject.step.file("chosen.json"), chosen)
+    # In a file of its own: another run that writes the same report may be at any step before.
+    files.write_json(subject.step.file("shown.json"), chosen)
     return {"concepts": len(chosen["examples"]), "groups": len(chosen["groups"])}
 
 

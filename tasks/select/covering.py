@@ -55,7 +55,10 @@ class Cover:
         self._all = n * n * 4 <= memory
         self._allowed = memory // 9  # a pair has eight bytes; the ninth is for what an estimate is off by
         if self._all:
-            self._columns, self._slot = unit @ unit.T, np.arange(n)
+            self._columns, self._slot = np.empty((n, n), np.float32), np.arange(n)
+            for here, there, block in self._squares():
+                self._columns[here, there] = block
+                self._columns[there, here] = block.T
         else:
             self._columns, self._slot = np.empty((max(2 * BATCH, memory // (4 * n)), n), np.float32), np.full(n, -1)
         self._used = 0
@@ -110,14 +113,19 @@ class Cover:
         totals = np.zeros(n)
         if self._all:
             return _gains(self._columns, np.arange(n), self._weight, self._cover)
+        for here, there, block in self._squares():
+            _add_sums(block, self._weight[there], totals[here])
+            if here != there:
+                _add_sums(block.T, self._weight[here], totals[there])
+        return totals
+
+    def _squares(self) -> Iterator[tuple[slice, slice, np.ndarray]]:
+        """Similarities in squares on and above the diagonal: those below are the same."""
+        n = len(self._unit)
         for at in range(0, n, SIDE):
             for beside in range(at, n, SIDE):
                 here, there = slice(at, at + SIDE), slice(beside, beside + SIDE)
-                block = self._unit[here] @ self._unit[there].T
-                _add_sums(block, self._weight[there], totals[here])
-                if beside > at:
-                    _add_sums(block.T, self._weight[here], totals[there])
-        return totals
+                yield here, there, self._unit[here] @ self._unit[there].T
 
     def _blocks(self) -> Iterator[tuple[int, np.ndarray]]:
         """Similarities of some rows with all, block by block, with the index of the first."""

@@ -1,8 +1,8 @@
 """The graph attention network of GAIS-style (reconstructed) selection: torch-geometric's GATConv, trained to classify.
 
-Layers as the authors' sibling code has them. A step takes as many components of the graph as `STEP_EDGES` allows, so
-a small graph is trained on as a whole and a large one never needs more memory. torch computes with one thread: sums
-come in one order, and the same seed gives the same weights.
+Layers as the authors' sibling code has them; on a CPU `gais_attention` does their sums. A step takes as many
+components of the graph as `STEP_EDGES` allows, so a small graph is trained on as a whole and a large one never needs
+more memory. torch computes with one thread: sums come in one order, and the same seed gives the same weights.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from tasks.select.gais_scores import aggregated, confidence, importance
 
 if TYPE_CHECKING:
     import torch
+
+    from tasks.select.gais_attention import Arcs
 
 STEP_EDGES = 1 << 16
 """Edges and nodes of one step, about: one component at least. Messages are 512 bytes an edge at the defaults."""
@@ -105,28 +107,32 @@ class Network:
         learned = {f"layers.{name}": value for name, value in self.layers.named_parameters()}
         return learned | ({"scale": self.scale} if self.config.class_scale else {})
 
-    def forward(self, x: torch.Tensor, edges: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, along: Arcs, y: torch.Tensor) -> torch.Tensor:
         """Log-probabilities `(n, K)`; `y` is read by `class_scale` alone."""
         import torch
 
+        from tasks.select.gais_attention import attend
+
         h = self._dropped(x)
         for layer in self.layers[:-1]:
-            h = self._dropped(torch.nn.functional.elu(layer(h, edges)))
-        logits = self.layers[-1](h, edges)
+            h = self._dropped(torch.nn.functional.elu(attend(layer, h, along)[0]))
+        logits = attend(self.layers[-1], h, along)[0]
         if self.config.class_scale:
             logits = logits * self.scale[y][:, None]
         return torch.log_softmax(logits, dim=1)
 
-    def attention(self, x: torch.Tensor, edges: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """Edges with self loops `(2, E + n)`, and the attention `(E + n, heads)` of each hidden layer."""
+    def attention(self, x: torch.Tensor, along: Arcs) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Edges and self loops `(2, A)`, sources above targets, and the attention `(A, heads)` of each hidden layer."""
         import torch
 
-        h, found, looped = x, [], edges
+        from tasks.select.gais_attention import attend
+
+        h, found = x, []
         for layer in self.layers[:-1]:
-            h, (looped, alpha) = layer(h, edges, return_attention_weights=True)
+            h, alpha = attend(layer, h, along)
             h = torch.nn.functional.elu(h)
             found.append(alpha)
-        return looped, found
+        return torch.from_numpy(np.stack((along.source, along.target))).to(x.device), found
 
     def _dropped(self, h: torch.Tensor) -> torch.Tensor:
         import torch
@@ -147,14 +153,14 @@ def node_scores(network: Network, data: tuple[np.ndarray, np.ndarray], nodes: No
     network.layers.eval()
     with steady([0]), torch.no_grad():
         for step in steps(nodes):
-            inputs, edges, labels = tensors(network, x, y, nodes.rows[step.nodes], step.edges)
+            inputs, along, labels = tensors(network, x, y, nodes.rows[step.nodes], step.edges)
             value: Any = 1.0
             if score.kind != "confidence":
-                looped, alphas = network.attention(inputs, edges)
+                looped, alphas = network.attention(inputs, along)
                 joint = aggregated(alphas, looped, score.layers)
                 value = importance(looped, joint, len(inputs), per_edge=score.per_edge)
             if score.kind != "attention":
-                z = network.forward(inputs, edges, labels)
+                z = network.forward(inputs, along, labels)
                 value = value * confidence(z, labels if score.true_class else None)
             result[step.nodes] = value.cpu().numpy()
     return result
@@ -162,12 +168,16 @@ def node_scores(network: Network, data: tuple[np.ndarray, np.ndarray], nodes: No
 
 def tensors(
     network: Network, x: np.ndarray, y: np.ndarray, rows: np.ndarray, edges: np.ndarray
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Features, edges and labels of some rows on the network's device."""
+) -> tuple[torch.Tensor, Arcs, torch.Tensor]:
+    """Features, arcs and labels of some rows, the tensors on the network's device."""
     import torch
 
-    arrays = (x[rows].astype(np.float32, copy=False), edges, y[rows])
-    return tuple(torch.from_numpy(np.ascontiguousarray(a)).to(network.device) for a in arrays)  # type: ignore[return-value]
+    from tasks.select.gais_attention import arcs
+
+    inputs, labels = (
+        torch.from_numpy(np.ascontiguousarray(a)).to(network.device) for a in (x[rows].astype(np.float32), y[rows])
+    )
+    return inputs, arcs(edges, len(rows)), labels
 
 
 def restored(network: Network, state: dict[str, Any]) -> Network:

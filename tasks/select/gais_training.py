@@ -13,6 +13,8 @@ from tasks.select.gais_network import Network, steady, steps, tensors
 if TYPE_CHECKING:
     import torch
 
+    from tasks.select.gais_attention import Arcs
+
 State = dict[str, Any]
 PLATEAU, FLOOR = 10, 1e-5
 
@@ -77,9 +79,9 @@ class Training:
         if loss < self.best:
             self.best, self._since, self._kept = loss, 0, self._copied()
 
-    def _stepped(self, x: torch.Tensor, edges: torch.Tensor, y: torch.Tensor) -> tuple[float, int]:
+    def _stepped(self, x: torch.Tensor, along: Arcs, y: torch.Tensor) -> tuple[float, int]:
         self._adam.zero_grad(set_to_none=True)
-        loss = self._loss(x, edges, y)
+        loss = self._loss(x, along, y)
         loss.backward()
         self._adam.step()
         return float(loss.detach()), len(y)
@@ -91,9 +93,9 @@ class Training:
         with torch.no_grad():
             return [(float(self._loss(*step)), len(step[2])) for step in every]
 
-    def _loss(self, x: torch.Tensor, edges: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    def _loss(self, x: torch.Tensor, along: Arcs, y: torch.Tensor) -> torch.Tensor:
         """Mean of w_y * -log p_y * (1 - p_y)^gamma, w balanced class weights."""
-        own = self.network.forward(x, edges, y).gather(1, y[:, None])[:, 0]
+        own = self.network.forward(x, along, y).gather(1, y[:, None])[:, 0]
         return (self._weights[y] * -own * (1 - own.exp()).clamp(min=1e-12) ** self.network.config.focus).mean()
 
     def _steps(self, x: np.ndarray, y: np.ndarray, nodes: Nodes) -> list[Any]:

@@ -202,3 +202,8 @@ def test_memory_is_that_of_a_block():
 )
 def test_bins_end_with_the_largest(size, bins):
     assert told(Sizes(np.array([size]), np.array([1])))["bins"] == bins
+
+
+@pytest.mark.parametrize(("groups", "middle"), [([2, 2], 2), ([1, 2], 5), ([2, 1], 2), ([0, 1], 5)])
+def test_the_median_is_that_of_the_groups(groups, middle):
+    assert duplicates.median(Sizes(np.array([2, 5]), np.array(groups))) == middle

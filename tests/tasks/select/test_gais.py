@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from configs.methods.diversity import GaisGraph, GaisNetwork, GaisScore
 from tasks.select.gais import build_graph, confidence, importance, keep_percentile, keep_top, scores, select, trained
+from tasks.select.gais_attention import arcs
 from tasks.select.gais_graphs import Nodes, row_graph
 from tasks.select.gais_network import Network, node_scores, steps
 from tasks.select.gais_scores import above_percentile, aggregated, class_sizes
@@ -43,7 +44,7 @@ def received(network, x, edges):
     import torch
 
     with torch.no_grad():
-        looped, (alpha, *_) = network.attention(torch.tensor(x, dtype=torch.float32), torch.tensor(edges))
+        looped, (alpha, *_) = network.attention(torch.tensor(x, dtype=torch.float32), arcs(edges, len(x)))
     return looped.numpy(), alpha.numpy()
 
 
@@ -106,7 +107,7 @@ def test_importance_is_never_negative_and_adds_up(seed, how):
     network = Network(GaisNetwork(layers=2, hidden=3, heads=2), 5, 3, seed=seed)
     network.layers.eval()
     with torch.no_grad():
-        looped, alphas = network.attention(torch.tensor(x), torch.tensor(nodes.edges))
+        looped, alphas = network.attention(torch.tensor(x), arcs(nodes.edges, 60))
         joint = aggregated(alphas, looped, how)
     found = importance(looped, joint, 60).numpy()
     assert np.all(found >= 0) and np.all(np.isfinite(found))
