@@ -103,7 +103,7 @@ def settings() -> None:
     table = Table("setting", "default", "meaning")
     for row in loading.described():
         table.add_row(*row)
-    out.print(table)
+    out.print(table, markup=False)
 
 
 @app.command()
@@ -170,7 +170,7 @@ def _show_plan(config: Any) -> None:
     plan = forecast(config)
     for row in plan.rows:
         table.add_row(*row)
-    out.print(table)
+    out.print(table, markup=False)
     for line in plan.lines:
         out.print(line, markup=False, highlight=False, soft_wrap=True)
 

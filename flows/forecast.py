@@ -53,7 +53,7 @@ def forecast(config: Curate) -> Forecast:
     table += [_global_row(label, step, done=whole) for label, step in steps_ahead]
     table.append(("emit", "parquet", *(("-", "done") if whole else ("all", "-")), "-"))
     size = sum(entry.size for entry in found.entries)
-    steps = _most_draws(config, total) // config.sample.superbatch
+    steps = _most_draws(config, most_kept(config, total)) // config.sample.superbatch
     emitted = steps * config.sample.batch_size
     folder = files.join(config.emit.out, config.name)
     lines = [
@@ -72,13 +72,21 @@ def forecast(config: Curate) -> Forecast:
 
 def emptiness(config: Curate, found: Scan) -> list[str]:
     """A line if no batch can come together, however many rows are kept."""
-    rows = _most_draws(config, sum(found.rows.values()))
+    rows = _most_draws(config, most_kept(config, sum(found.rows.values())))
     if found.waiting or rows >= config.sample.superbatch:
         return []
     return [
         f"the mix would be empty: a batch needs a superbatch of {config.sample.superbatch:,} draws, of {rows:,}; "
         "lower `sample.batch_size` or `sample.filter_ratio`, or set `mix.budget`"
     ]
+
+
+def most_kept(config: Curate, rows: int) -> int:
+    """Rows that the selects' targets leave of so many."""
+    for section in config.select:
+        if (target := section.target) and target.unit in ("rows", "fraction"):
+            rows = min(rows, target.wanted(rows))
+    return rows
 
 
 def _most_draws(config: Curate, rows: int) -> int:

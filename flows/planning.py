@@ -20,7 +20,7 @@ from tasks.annotate import thresholds
 from tasks.sample import targets
 from tasks.select import targets as sizes
 
-FOUNDATIONS = ("numpy", "pyarrow")
+FOUNDATIONS = ("numpy", "pyarrow", "numba")
 """Libraries that every method stands on."""
 
 
@@ -63,11 +63,11 @@ def per_shard(
     store: str, stage: str, section: Section, methods: dict[str, str], view: View, **context: Any
 ) -> tuple[Planned, View]:
     """Plan a per-shard step; returns it and the view behind it. `extra` in `context` goes into the fingerprint."""
-    extra = context.pop("extra", {})
+    extra, who = context.pop("extra", {}), context.pop("who", "")
     kind = section.kind  # type: ignore[attr-defined]
     method = load(methods, section, **context)
     seen = with_columns(view, getattr(method, "input_columns", ()))
-    seen.require(method.needs, f"{stage}: {kind}")
+    seen.require(method.needs, who or f"{stage}: {kind}")
     parts = {
         "stage": stage,
         "kind": kind,
@@ -126,18 +126,22 @@ def annotate_step(config: Curate, view: View, state: str | None) -> tuple[Planne
 def score_steps(config: Curate, view: View) -> tuple[list[Planned], View]:
     """The score steps in order."""
     planned = []
-    for section in score_sections(config):
-        step, view = per_shard(config.store, "score", section, score.METHODS, view)
+    for section, who in score_sections(config):
+        step, view = per_shard(config.store, "score", section, score.METHODS, view, who=who)
         planned.append(step)
     return planned, view
 
 
-def score_sections(config: Curate) -> list[Any]:
-    """The scores that are listed, and those that selects want made, unless what makes the same column is there."""
-    found: dict[tuple[str, str], Any] = {}
-    wanted: list[Any] = [section for one in config.select for section in one.prepares()]
-    for section in (*config.score, *wanted):
-        found.setdefault((section.kind, getattr(section, "column", "")), section)
+def score_sections(config: Curate) -> list[tuple[Any, str]]:
+    """The scores that are listed, and those that selects want made, unless what makes the same column is there.
+
+    Each with who asked for it, as errors name it.
+    """
+    found: dict[tuple[str, str], tuple[Any, str]] = {}
+    wanted: list[tuple[Any, str]] = [(section, f"score: {section.kind}") for section in config.score]
+    wanted += [(section, f"select: {one.kind}") for one in config.select for section in one.prepares()]
+    for section, who in wanted:
+        found.setdefault((section.kind, getattr(section, "column", "")), (section, who))
     return list(found.values())
 
 

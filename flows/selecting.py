@@ -150,7 +150,8 @@ def summed(planned: Planned, every: list[Shard]) -> dict[str, Any]:
         for reason, rows in one["reasons"].items():
             reasons[reason] = reasons.get(reason, 0) + rows
     kept: dict[str, Any] = {"rows": sum(f["rows"] for f in facts), "kept": sum(f["kept"] for f in facts)}
-    warnings = method.warnings(counts(step)) if hasattr(method, "warnings") else []
+    counted = counts(step)
+    warnings = linking.warnings(counted) + (method.warnings(counted) if hasattr(method, "warnings") else [])
     if targets.is_ranked(method):
         kept["cut"] = files.read_json(step.file(targets.CUT_TOLD))
         warnings += targets.warnings(kept["cut"])

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import io
+import threading
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from storage import files
+
+_parsing = threading.Lock()
+"""numpy reads headers with Python's parser, which up to 3.11 may fail when two threads are in it at once."""
 
 State = dict[str, Any]
 """Names and what they hold: arrays or numpy scalars, no Python objects."""
@@ -31,7 +35,8 @@ def save(url: str, state: State) -> None:
 
 def load(url: str) -> State:
     """The state at `url`."""
-    with np.load(io.BytesIO(files.read_bytes(url)), allow_pickle=False) as stored:
+    data = io.BytesIO(files.read_bytes(url))
+    with _parsing, np.load(data, allow_pickle=False) as stored:
         return {name: stored[name] for name in stored.files}
 
 

@@ -45,6 +45,11 @@ class View:
     def require(self, needs: tuple[str, ...], who: str) -> None:
         """Raise StageError if a needed column is made by no step."""
         missing = [name for name in needs if name not in self.inputs and name not in self.sidecars]
+        if missing and missing[0] in (IMAGE, TEXT):
+            raise StageError(
+                f"`{who}` needs images and texts or one of them; the input has no {missing[0]}s (`input.{missing[0]}` "
+                "is null). Leave it out, or name the column."
+            )
         if missing:
             raise StageError(
                 f"`{who}` needs the column {missing[0]!r}, which nothing before it makes; there are "

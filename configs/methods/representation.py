@@ -10,6 +10,12 @@ from configs.methods.targets import KeepBy, Targeted
 from configs.reasons import Reason
 
 Clusters = Annotated[int, Field(ge=1, le=32767)]
+NO_DIRECTION = {
+    "no_direction": Reason(
+        "The row's embedding is zero or not finite, so that it is like no other row; such rows go first.",
+        "Look at the row and at the embed step, or raise the target beyond the rows that have a direction.",
+    )
+}
 
 
 class Representation(Targeted):
@@ -55,7 +61,7 @@ class FacilityLocation(Ordered):
             "The rows that are kept represent the row, and those like it, well enough for the target.",
             "Its score is what it would have added, in units of one row's cosine; raise the target to keep more.",
         )
-    }
+    } | NO_DIRECTION
 
     kind: Literal["facility_location"] = "facility_location"
 
@@ -72,7 +78,7 @@ class KCenter(Ordered):
             "A row that is kept is near enough for the target.",
             "Its score is the distance at which it would have been taken; raise the target to keep more.",
         )
-    }
+    } | NO_DIRECTION
 
     kind: Literal["k_center"] = "k_center"
 
@@ -88,7 +94,7 @@ class ClusterBalanced(Representation):
             "Its cluster has its share of the target without it.",
             "Its score is the cosine with the centroid; raise the target, or `clusters` for finer shares.",
         )
-    }
+    } | NO_DIRECTION
 
     kind: Literal["cluster_balanced"] = "cluster_balanced"
     clusters: tuple[Clusters, ...] = Field(

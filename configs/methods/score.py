@@ -38,7 +38,7 @@ class ImageDigest(Section):
 
 
 class TextDigest(Section):
-    """A digest of the normalised text: NFKC, lower case, runs of anything but letters and digits as one space."""
+    """A digest of the normalised text: NFKC, lower case, runs of white space as one space."""
 
     kind: Literal["text_digest"] = "text_digest"
 
@@ -117,8 +117,9 @@ class ImageHash(Section):
 
     @property
     def column(self) -> str:
-        """Where the hashes are."""
-        return f"{self.hash}_{self.bits}"
+        """Where the hashes are; the name tells the settings that two selects may have different."""
+        limit = "" if self.max_pixels == 64_000_000 else f"_{self.max_pixels}"
+        return f"{self.hash}_{self.bits}{'_flips' if self.flips else ''}{limit}"
 
     @property
     def mirrored_column(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal, NamedTuple
 
 from pydantic import Field, model_validator
@@ -21,6 +22,11 @@ class Target(NamedTuple):
 
     unit: Unit
     amount: float
+
+    def wanted(self, rows: int) -> int:
+        """The size in rows, bytes or tokens; a fraction is of so many rows, rounded up."""
+        # A product such as 0.1 * 30 = 3.0000000000000004 must not ask for a fourth row.
+        return math.ceil(round(self.amount * rows, 9)) if self.unit == "fraction" else int(self.amount)
 
 
 class Targeted(Section):

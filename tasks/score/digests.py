@@ -33,7 +33,7 @@ class ImageDigest:
 
 
 class TextDigest:
-    """`text_digest`: 128 bits of blake3 over the normalised text, null for null and for a text of no letters."""
+    """`text_digest`: 128 bits of blake3 over the normalised text, null for null and for blank."""
 
     needs: tuple[str, ...] = (TEXT,)
     provides: tuple[str, ...] = ("text_digest",)
@@ -51,13 +51,9 @@ class TextDigest:
 
 
 def normalised(text: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Texts in NFKC, in lower case, with runs of anything but letters, marks and digits as one space.
-
-    A text of nothing else (`!!!`, an emoji) stays as it is: it would be equal to every other such text.
-    """
+    """Texts in NFKC, in lower case, with runs of white space as one space; "C++" and "C#" stay two."""
     folded = pc.utf8_lower(pc.utf8_normalize(text.cast(pa.large_string()), "NFKC"))
-    words = pc.utf8_trim_whitespace(pc.replace_substring_regex(folded, r"[^\pL\pM\pN]+", " "))
-    return pc.if_else(pc.equal(words, ""), pc.utf8_trim_whitespace(folded), words)
+    return pc.utf8_trim_whitespace(pc.replace_substring_regex(folded, r"[\s\pZ]+", " "))
 
 
 def digests(column: pa.ChunkedArray) -> pa.Array:

@@ -13,9 +13,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import imagehash
 import numpy as np
 import pyarrow as pa
 from PIL import Image
@@ -25,6 +24,9 @@ from tasks.embed.decode import decoded
 from tasks.embed.images.formats import optional_readers
 from tasks.embed.reasons import BadImage
 from tasks.embed.stream import ahead, read_ahead
+
+if TYPE_CHECKING:
+    import imagehash
 
 ROWS_PER_JOB = 16
 """Rows that a thread takes at a time."""
@@ -123,7 +125,7 @@ class ImageHasher:
 
 def shrunk(picture: Image.Image, config: Any) -> Image.Image:
     """The grey thumbnail that is hashed, of the size at which imagehash shrinks it no further."""
-    return picture.convert("L").resize(thumbnail(config), imagehash.ANTIALIAS)
+    return picture.convert("L").resize(thumbnail(config), Image.Resampling.LANCZOS)
 
 
 def thumbnail(config: Any) -> tuple[int, int]:
@@ -134,6 +136,8 @@ def thumbnail(config: Any) -> tuple[int, int]:
 
 def hash_bits(grey: Image.Image, config: Any) -> np.ndarray:
     """The hash of a thumbnail, uint8 `(bits / 8,)`: rows of the hash one after the other, first bit highest."""
+    import imagehash
+
     hashes: dict[str, Callable[..., imagehash.ImageHash]] = {
         "phash": imagehash.phash,
         "dhash": imagehash.dhash,

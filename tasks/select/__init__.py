@@ -50,6 +50,10 @@ class Select(Protocol):
     ranked: bool
     """Whether `decide` ranks rows for a target or quotas; False if left out."""
 
+    def check(self) -> None:
+        """Raise ConfigError, before any work, if something that the method needs is not installed."""
+        ...
+
     def summarise(self, rows: pa.Table) -> pa.Table:
         """A small table about one shard's rows."""
         ...

@@ -97,28 +97,34 @@ class Cell:
 
     def edges(self, a: np.ndarray, b: np.ndarray) -> Edges:
         """Pairs of a row of `a` and a row of `b` that reach the floor; of rows in both, `i < j` alone."""
+        edges = self.few_edges(a, b, len(a) * len(b))
+        assert edges is not None
+        return edges
+
+    def few_edges(self, a: np.ndarray, b: np.ndarray, most: int) -> Edges | None:
+        """See `edges`; None if more than `most` pairs may reach the floor, of which none is worked out in full then."""
+        found = None
         if self._gpu is not None:
             at = self._gpu.above(a, b, [self.floor + shift - HALF_SLACK for shift in self.shifts])
         elif self._short is not None:
             at = np.flatnonzero((self._short[a] @ self._short[b].T).ravel() >= np.float32(self._joint_floor - SLACK))
         else:
-            return self._full_edges(a, b)
+            found = self.similarities(a, b).ravel()
+            at = np.flatnonzero(found >= self.floor)
+        if len(at) > most:
+            return None
         i, j = a[at // len(b)], b[at % len(b)]
         if a[-1] >= b[0]:
-            i, j = i[i < j], j[i < j]
+            ahead = i < j
+            i, j, at = i[ahead], j[ahead], at[ahead]
+        if found is not None:
+            similarity = found[at]
+            close = np.abs(similarity - np.float32(self._cut)) < SLACK
+            similarity[close] = self.each(i[close], j[close])
+            return Edges(i, j, similarity)
         similarity = self.each(i, j)
         near = similarity >= self.floor
         return Edges(i[near], j[near], similarity[near])
-
-    def _full_edges(self, a: np.ndarray, b: np.ndarray) -> Edges:
-        found = self.similarities(a, b).ravel()
-        at = np.flatnonzero(found >= self.floor)
-        i, j, similarity = a[at // len(b)], b[at % len(b)], found[at]
-        ahead = i < j
-        i, j, similarity = i[ahead], j[ahead], similarity[ahead]
-        close = np.abs(similarity - np.float32(self._cut)) < SLACK
-        similarity[close] = self.each(i[close], j[close])
-        return Edges(i, j, similarity)
 
     def each(self, i: np.ndarray, j: np.ndarray) -> np.ndarray:
         """Similarity of row i with row j, pair by pair: float32 `(e,)`, summed in float64, the same on every device."""

@@ -88,7 +88,7 @@ class Balance:
         if self.ranked:
             offsets, codes, counts = self._counted(rows, state, np.ones(len(state["counts"]), bool))
             least, found = critical_thresholds((offsets, codes), counts, drawn), np.diff(offsets) > 0
-            decisions.score[:] = least
+            decisions.score[:] = np.where(found, least, np.nan)
             decisions.keep[:] = found
             decisions.reason[:] = np.where(found, "balanced_out", "no_concept")
             return decisions._replace(rank=least.astype(np.float32))

@@ -8,17 +8,14 @@ nothing. Neither do rows without a direction (zero, or not finite). Both are the
 from __future__ import annotations
 
 from collections.abc import Iterable
-from importlib.metadata import distributions
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from storage.states import Checkpoint, State
-from tasks.embed.vectors import unpack
-from tasks.select import Decisions, best_first, keep_all, keeper_needs
-from tasks.select.cells import SAMPLES_PER_CELL, Vectors, centroids, divide, nearest
-from tasks.select.directions import directions
+from tasks.select import Decisions, best_first, cells, keep_all, keeper_needs
+from tasks.select.cells import Vectors, divide, nearest
 
 
 class Order(NamedTuple):
@@ -55,23 +52,16 @@ class CellOrder:
         raise NotImplementedError
 
     def depends_on(self) -> dict[str, Any]:
-        """The version of faiss, whichever of its builds is installed."""
-        return {"faiss": [d.version for d in distributions() if d.name in ("faiss-gpu", "faiss-cpu")]}
+        """What the cells depend on."""
+        return cells.faiss_version()
 
     def summarise(self, rows: pa.Table) -> pa.Table:
-        """An evenly spaced sample for the cells, and how many rows it stands for."""
-        wanted = max(1, -(-rows.num_rows * SAMPLES_PER_CELL // self._bucket_rows))
-        picked = np.unique(np.linspace(0, max(0, rows.num_rows - 1), min(wanted, rows.num_rows)).astype(np.int64))
-        count = np.zeros(len(picked), np.int64)
-        count[:1] = rows.num_rows
-        return rows.select([self._column]).take(pa.array(picked)).append_column("rows", pa.array(count))
+        """See `cells.sampled`."""
+        return cells.sampled(rows, [self._column], self._bucket_rows)
 
     def fit(self, summaries: Iterable[pa.Table], checkpoint: Checkpoint) -> State:
-        """`centroids: float32 (k, D)`; k = 1 where all rows fit one bucket."""
-        tables = list(summaries)
-        total = sum(int(table["rows"].to_numpy().sum()) for table in tables)
-        sample = np.concatenate([directions(unpack(table[self._column])) for table in tables])
-        return {"centroids": centroids(sample[sample.any(axis=1)], -(-total // self._bucket_rows), self._seed)}
+        """See `cells.fitted`."""
+        return cells.fitted(summaries, [self._column], self._bucket_rows, self._seed)
 
     def partition(self, rows: pa.Table, state: State) -> np.ndarray:
         """The nearest centroid of every row."""
@@ -93,20 +83,12 @@ class CellOrder:
             keeper[at] = np.where(taken.parent >= 0, part[taken.parent], -1)
         counts = {"no_direction": int(np.sum(first < 0)), "cut_cells": forced}
         decisions = keep_all(n)
-        decisions.reason[:] = self.reason
+        decisions.reason[:] = np.where(first < 0, "no_direction", self.reason)
         decisions.score[:] = gain
         decisions.keeper[:] = keeper
         rank = np.column_stack((-gain, place)).astype(np.float32)
         return decisions._replace(rank=rank, counts={name: count for name, count in counts.items() if count})
 
     def warnings(self, counts: dict[str, int]) -> list[str]:
-        """Rows that could not be compared, and cells that were cut arbitrarily."""
-        told = []
-        if rows := counts.get("no_direction"):
-            told.append(f"{rows:,} rows represent nothing and go first: their vectors are zero or not finite")
-        if cells := counts.get("cut_cells"):
-            told.append(
-                f"{cells:,} cells of nearly equal rows were cut at {4 * self._bucket_rows:,} rows, since k-means could "
-                "not divide them"
-            )
-        return told
+        """See `cells.warnings`."""
+        return cells.warnings(counts, unknown="represent nothing and go first", bucket_rows=self._bucket_rows)

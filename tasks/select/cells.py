@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import distributions
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 from numba import njit
 
+from storage.states import State
 from tasks.embed.vectors import unpack
+from tasks.select.directions import directions
 
 SLICE = 2048
 """Rows of float32 vectors in memory at once."""
@@ -93,6 +96,49 @@ def _digest(halves: np.ndarray, digest: np.ndarray, sound: np.ndarray) -> None:
             mixed ^= mixed >> np.uint64(32)
         digest[row] = mixed
         sound[row] &= anything and finite
+
+
+def faiss_version() -> dict[str, Any]:
+    """What k-means depends on, for fingerprints: the version of faiss, whichever of its builds is installed."""
+    return {"faiss": [d.version for d in distributions() if d.name in ("faiss-gpu", "faiss-cpu")]}
+
+
+def sampled(rows: pa.Table, columns: Sequence[str], bucket_rows: int) -> pa.Table:
+    """An evenly spaced sample of one shard for cells of about `bucket_rows`, and how many rows it stands for."""
+    wanted = max(1, -(-rows.num_rows * SAMPLES_PER_CELL // bucket_rows))
+    picked = np.unique(np.linspace(0, max(0, rows.num_rows - 1), min(wanted, rows.num_rows)).astype(np.int64))
+    count = np.zeros(len(picked), np.int64)
+    count[:1] = rows.num_rows
+    return rows.select(columns).take(pa.array(picked)).append_column("rows", pa.array(count))
+
+
+def fitted(samples: Iterable[pa.Table], columns: Sequence[str], bucket_rows: int, seed: int) -> State:
+    """`centroids: float32 (k, sum of D)` of all shards' samples; k = 1 where all rows fit one bucket."""
+    tables = list(samples)
+    total = sum(int(table["rows"].to_numpy().sum()) for table in tables)
+    parts = [np.concatenate([directions(unpack(table[name])) for table in tables]) for name in columns]
+    known = np.logical_and.reduce([part.any(axis=1) for part in parts])
+    return {"centroids": centroids(np.hstack(parts)[known], -(-total // bucket_rows), seed)}
+
+
+def warnings(counts: Mapping[str, int], *, unknown: str, bucket_rows: int = 0, again: str = "") -> list[str]:
+    """Rows that could not be compared, and cells that were cut arbitrarily.
+
+    Args:
+        counts: `no_direction` rows and `cut_cells`, as far as there are any.
+        unknown: What becomes of rows without a direction.
+        bucket_rows: Rows of a cell, about.
+        again: What to do about cells that were cut.
+    """
+    told = []
+    if rows := counts.get("no_direction"):
+        told.append(f"{rows:,} rows {unknown}: their vectors are zero or not finite")
+    if cells := counts.get("cut_cells"):
+        told.append(
+            f"{cells:,} cells of nearly equal rows were cut at {4 * bucket_rows:,} rows, since k-means could not "
+            f"divide them{again}"
+        )
+    return told
 
 
 def centroids(sample: np.ndarray, cells: int, seed: int) -> np.ndarray:

@@ -7,14 +7,14 @@ level is clustered again (`resampling`) on as many points nearest to each centro
 density.
 
 Reconstructed from the paper's description, and different in: cosines instead of Euclidean distances; clusters fitted on
-a sample, of which the finest has at most 64 points each; half of an average cluster taken when resampling; each round
-clustering the points from scratch; the remainders of shares going to the lowest cluster numbers.
+a sample, of which the finest has at most 64 points each, all together 2^18, and of many rows about a quarter; half of
+an average cluster taken when resampling; each round clustering the points from scratch; the remainders of shares going
+to the lowest cluster numbers. Rows without a direction are in no cluster and fill what is left of a target.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from importlib.metadata import distributions
 from itertools import pairwise
 from typing import Any
 
@@ -25,17 +25,23 @@ import pyarrow.compute as pc
 from storage.exchange import ROW
 from storage.states import Checkpoint, State
 from tasks.embed.vectors import unpack
-from tasks.select import Decisions, keep_all
+from tasks.select import Decisions, cells, keep_all
 from tasks.select.balance import coins, uid_halves
 from tasks.select.cells import centroids
 from tasks.select.directions import directions
 
 POINTS_PER_CLUSTER = 64
 """Of the sample, for the finest level."""
+MOST_POINTS = 1 << 18
+"""Of the sample, whatever the clusters: they are in memory at once."""
+SHARD_ROWS = 4096
+"""A shard sends that many rows of the sample at most, or a quarter of its own: they are written a second time."""
 LEAST_POINTS = 3
 """Points for a cluster: of fewer points there are fewer clusters."""
 BITS = 15
 """Of a cluster's number on one level, in the code of a leaf."""
+NOWHERE = -1
+"""The group of rows without a direction."""
 SLICE = 8192
 
 
@@ -47,6 +53,7 @@ class ClusterBalanced:
     def __init__(self, config: Any, *, seed: int) -> None:
         self._column = f"{config.embedding}_embedding"
         self._clusters: tuple[int, ...] = tuple(config.clusters)
+        self._wanted = min(MOST_POINTS, POINTS_PER_CLUSTER * self._clusters[0])
         self._resampling: int = config.resampling
         self._within: str = config.within
         words = np.random.SeedSequence([seed, config.draw]).generate_state(5, np.uint64)
@@ -54,20 +61,29 @@ class ClusterBalanced:
         self.needs: tuple[str, ...] = (self._column, "uid")
 
     def depends_on(self) -> dict[str, Any]:
-        """The version of faiss, whichever of its builds is installed."""
-        return {"faiss": [d.version for d in distributions() if d.name in ("faiss-gpu", "faiss-cpu")]}
+        """What the clusters depend on."""
+        return cells.faiss_version()
 
     def summarise(self, rows: pa.Table) -> pa.Table:
-        """The rows with the lowest coins, as many as the whole sample may have: shards do not matter to it."""
-        return self._lowest(
-            rows.append_column("coin", pa.array(coins(uid_halves(rows["uid"]), rows["row"].to_numpy(), self._sampling)))
-        )
+        """The rows with the lowest coins, and `bar`: up to which coin all of the shard's rows are among them."""
+        coin = coins(uid_halves(rows["uid"]), rows["row"].to_numpy(), self._sampling)
+        most = min(self._wanted, max(SHARD_ROWS, rows.num_rows // 4))
+        sent = self._lowest(rows.append_column("coin", pa.array(coin)), most)
+        bar = sent["coin"][-1].as_py() if rows.num_rows > most else 1.0
+        return sent.append_column("bar", pa.array(np.full(sent.num_rows, bar)))
 
     def fit(self, summaries: Iterable[pa.Table], checkpoint: Checkpoint) -> State:
-        """`centroids: float32 (k, D)` of the leaves and `code: int64 (k,)`, the numbers of a leaf and those above."""
-        sample = None
+        """`centroids: float32 (k, D)` of the leaves and `code: int64 (k,)`, the numbers of a leaf and those above.
+
+        The sample is the rows of all shards with the lowest coins, as far up as every shard has sent all: an even one,
+        whatever the order of the shards.
+        """
+        sample, bar = None, 1.0
         for table in summaries:
-            sample = self._lowest(table if sample is None else pa.concat_tables([sample, table]))
+            bar = min(bar, *table["bar"].slice(0, 1).to_pylist(), 1.0)
+            sent = table.drop_columns("bar")
+            together = sent if sample is None else pa.concat_tables([sample, sent])
+            sample = self._lowest(together.filter(pc.less_equal(together["coin"], bar)), self._wanted)
         if sample is None or sample.num_rows == 0:
             return {"centroids": np.zeros((1, 1), np.float32), "code": np.zeros(1, np.int64)}
         points = directions(unpack(sample[self._column]))
@@ -75,29 +91,43 @@ class ClusterBalanced:
         return {"centroids": levels[0], "code": codes(levels)}
 
     def decide(self, rows: pa.Table, state: State) -> Decisions:
-        """Group each row by its leaf, and rank it there."""
+        """Group each row by its leaf, and rank it there; rows without a direction are in no leaf and go first."""
         decisions = keep_all(rows.num_rows)
-        leaf, cosine = assigned(unpack(rows[self._column]), state["centroids"])
+        vectors = unpack(rows[self._column])
+        known = np.isfinite(vectors).all(axis=1) & vectors.any(axis=1)
+        leaf, cosine = assigned(vectors, state["centroids"])
         rank = cosine if self._within == "outer" else -cosine
         if self._within == "random":
             rank = coins(uid_halves(rows["uid"]), rows[ROW].to_numpy(), self._keys).astype(np.float32)
-        decisions.reason[:] = "cluster_full"
+        decisions.reason[:] = np.where(known, "cluster_full", "no_direction")
         decisions.score[:] = cosine
-        return decisions._replace(rank=rank, group=state["code"][leaf])
+        group = np.where(known, state["code"][leaf], NOWHERE)
+        counts = {} if known.all() else {"no_direction": int(np.sum(~known))}
+        return decisions._replace(rank=np.where(known, rank, np.float32(np.inf)), group=group, counts=counts)
 
     def quotas(self, groups: np.ndarray, rows: np.ndarray, wanted: int | None) -> np.ndarray:
-        """Rows of each leaf: see `shared`."""
-        return rows.copy() if wanted is None else shared(groups, rows, wanted, len(self._clusters))
+        """Rows of each leaf: see `shared`; of rows without a direction what is still wanted then."""
+        if wanted is None:
+            return rows.copy()
+        leaf = groups != NOWHERE
+        quota = np.zeros_like(rows)
+        quota[leaf] = shared(groups[leaf], rows[leaf], wanted, len(self._clusters))
+        quota[~leaf] = np.minimum(rows[~leaf], wanted - int(quota.sum()))
+        return quota
+
+    def warnings(self, counts: dict[str, int]) -> list[str]:
+        """See `cells.warnings`."""
+        return cells.warnings(counts, unknown="are in no cluster and go first")
 
     def group_names(self, groups: np.ndarray, state: State) -> list[str]:
         """Numbers from the highest level down: `3/41/977`."""
         levels = range(len(self._clusters) - 1, -1, -1)
         digits = [(groups >> (BITS * level)) & ((1 << BITS) - 1) for level in levels]
-        return ["/".join(map(str, path)) for path in zip(*digits, strict=True)]
+        paths = ["/".join(map(str, path)) for path in zip(*digits, strict=True)]
+        return ["no direction" if code == NOWHERE else path for code, path in zip(groups.tolist(), paths, strict=True)]
 
-    def _lowest(self, rows: pa.Table) -> pa.Table:
-        wanted = POINTS_PER_CLUSTER * self._clusters[0]
-        picked = pc.array_sort_indices(rows["coin"].combine_chunks())[:wanted]
+    def _lowest(self, rows: pa.Table, most: int) -> pa.Table:
+        picked = pc.array_sort_indices(rows["coin"].combine_chunks())[:most]
         return rows.select([self._column, "coin"]).take(picked)
 
 

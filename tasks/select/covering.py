@@ -31,7 +31,11 @@ SIDE = 2048
 BATCH = 32
 """Rows whose gains are computed at once while whole columns are used."""
 SHARE = 1 / 16
-"""Lists are made once they would hold so many of the n x n pairs at most: walking them then costs less than columns."""
+"""Lists are made once they would hold so many of the n x n pairs at most: walking them then costs less than columns.
+
+That is where all columns are held. Where they have to be fetched, lists are cheaper as soon as they fit."""
+FETCHED = 1 / 2
+"""Columns, of n, that are fetched at most before lists are made, whether or not these must leave something out."""
 
 
 class Lists(NamedTuple):
@@ -61,7 +65,7 @@ class Cover:
                 self._columns[there, here] = block.T
         else:
             self._columns, self._slot = np.empty((max(2 * BATCH, memory // (4 * n)), n), np.float32), np.full(n, -1)
-        self._used = 0
+        self._used = self._fetched = 0
 
     def take(self, wanted: int) -> Order:
         """The greedy order of the first `wanted` rows."""
@@ -87,6 +91,7 @@ class Cover:
         rows: list[int] = []
         gains: list[float] = []
         parents: list[int] = []
+        short = min(SHARE * len(bound) ** 2, self._allowed) if self._all else self._allowed
         while len(rows) < wanted:
             best = int(bound.argmax())
             if stamp[best] == len(rows):
@@ -97,7 +102,7 @@ class Cover:
                 _raise_cover(self._columns[self._slot[best]], best, self._cover, self._owner)
                 bound[best] = -np.inf
                 pairs = self._pairs(MARGIN) if len(rows).bit_count() == 1 else np.inf
-                if len(rows) == MOST or pairs <= min(SHARE * len(bound) ** 2, self._allowed):
+                if len(rows) == MOST or pairs <= short or self._fetched > FETCHED * len(bound):
                     break
                 continue
             stale = np.argpartition(-bound, min(BATCH, len(bound) - 1))[:BATCH]
@@ -144,6 +149,7 @@ class Cover:
             self._slot[missing] = self._used + np.arange(len(missing))
             np.matmul(self._unit[missing], self._unit.T, out=self._columns[self._used : self._used + len(missing)])
             self._used += len(missing)
+            self._fetched += len(missing)
 
     def _lists(self, left: np.ndarray, margin: float) -> Lists:
         """For every row that is left (bool `(n,)`) the rows that it would cover better by more than the margin."""

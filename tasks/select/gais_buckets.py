@@ -58,3 +58,8 @@ def coarse_keys(x: np.ndarray, center: np.ndarray, graph: GaisGraph, seed: int) 
     """Keys of the coarsest level of the first view, uint64 `(n,)`."""
     first = graph.model_copy(update={"views": 1, "tables": 1})
     return hash_views(x, center, first, seed)[0] >> np.uint64(graph.levels[0] - graph.levels[-1])
+
+
+def shared_batches(batches: int, buckets: int, bucket: int) -> int:
+    """How many of `batches` fall to a bucket: over all `buckets` exactly as many, so that work does not grow."""
+    return (bucket + 1) * batches // buckets - bucket * batches // buckets

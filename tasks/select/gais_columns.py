@@ -33,15 +33,25 @@ def features_of(rows: pa.Table, names: tuple[str, ...]) -> tuple[np.ndarray, np.
         if pa.types.is_fixed_size_binary(column.type):
             part = unpack(column).astype(np.float32)
             sound &= column.is_valid().to_numpy()
-        elif _is_number(column.type):
-            with np.errstate(over="ignore"):
-                part = pc.cast(column, pa.float64(), safe=False).to_numpy().astype(np.float32)[:, None]
         else:
-            raise ColumnError(f"`features` names {name!r}, which is {column.type}; it must hold numbers or embeddings")
+            part = number_column(rows, name)[:, None]
         parts.append(part)
     x = np.hstack(parts)
     sound &= np.isfinite(x).all(axis=1)
     return x, sound
+
+
+def number_column(rows: pa.Table, name: str) -> np.ndarray:
+    """A column of numbers or bools as float32 `(n,)`; NaN where it is null.
+
+    Raises:
+        ColumnError: It holds neither.
+    """
+    column: Any = rows.column(name)
+    if not _is_number(column.type):
+        raise ColumnError(f"`features` names {name!r}, which is {column.type}; it must hold numbers or bools")
+    with np.errstate(over="ignore"):
+        return pc.cast(column, pa.float64(), safe=False).to_numpy().astype(np.float32)
 
 
 def labels_of(rows: pa.Table, name: str) -> pa.ChunkedArray:

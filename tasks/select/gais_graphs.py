@@ -11,9 +11,13 @@ import numpy as np
 from configs.methods.diversity import GaisGraph
 from tasks.select.gais_blocks import blocks
 from tasks.select.hashing import bucket_edges, random_planes, sign_keys
+from tasks.select.sorting import distinct
 
 EXACT_DIMENSIONS = 32
 """Up to this many features distances are sums of differences; beyond, matrix products in float64."""
+
+KEPT_ROWS = 1024
+"""Up to this many rows the places of all pairs are kept for the next batch: 8 MiB; of 8,192 they would be 512 MiB."""
 
 
 class Nodes(NamedTuple):
@@ -65,7 +69,7 @@ def both_directions(pairs: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray,
     """Pairs i <= j as edges int64 `(2, E)` sorted by (source, target), self pairs once, and their weights `(E,)`."""
     proper = pairs[0] != pairs[1]
     edges = np.concatenate((pairs, pairs[::-1, proper]), axis=1)
-    order = np.lexsort((edges[1], edges[0]))
+    order = np.argsort(edges[0] * (1 + np.max(edges, initial=0)) + edges[1], kind="stable")
     return edges[:, order], np.concatenate((weights, weights[proper]))[order]
 
 
@@ -99,7 +103,8 @@ def similar_pairs(similar: np.ndarray, threshold: float, include_diagonal: bool 
     """
     if len(similar) < 2 and not (include_diagonal and len(similar)):
         return np.zeros((2, 0), np.int64)
-    first, second = _triangle(len(similar), 0 if include_diagonal else 1)
+    places = _kept_places if len(similar) <= KEPT_ROWS else np.triu_indices
+    first, second = places(len(similar), 0 if include_diagonal else 1)
     values = similar[first, second]
     cut = np.quantile(similar if include_diagonal else values, threshold)
     above = values > cut
@@ -107,7 +112,7 @@ def similar_pairs(similar: np.ndarray, threshold: float, include_diagonal: bool 
 
 
 @lru_cache(maxsize=4)
-def _triangle(n: int, diagonal: int) -> tuple[np.ndarray, np.ndarray]:
+def _kept_places(n: int, diagonal: int) -> tuple[np.ndarray, np.ndarray]:
     return np.triu_indices(n, diagonal)
 
 
@@ -153,7 +158,7 @@ def shared_pairs(views: Sequence[np.ndarray], graph: GaisGraph, seed: int) -> tu
     pairs = found[0]
     if len(found) > 1:
         n = len(views[0])
-        pairs = np.stack(np.divmod(np.unique(np.concatenate([low * n + high for low, high in found])), n))
+        pairs = np.stack(np.divmod(distinct(*(low * n + high for low, high in found)), n))
     if union:
         return pairs, np.ones(pairs.shape[1], np.float32)
     shared = np.zeros(pairs.shape[1])

@@ -48,8 +48,10 @@ def aggregated(attentions: Sequence[torch.Tensor], edge_index: torch.Tensor, how
     import torch
 
     every = torch.stack(list(attentions))
-    if how in ("mean", "median", "max"):
-        return {"mean": every.mean(0), "median": every.median(0).values, "max": every.amax(0)}[how]
+    if how in ("mean", "max"):
+        return every.mean(0) if how == "mean" else every.amax(0)
+    if how == "median":
+        return every.median(0).values
     if how == "product":
         joint = every.prod(0)
         sums = joint.new_zeros(int(edge_index.max()) + 1 if edge_index.numel() else 0, joint.shape[1])

@@ -5,7 +5,9 @@ of rows are scored one by one, and each class keeps its best rows.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable
+from importlib.metadata import distributions
 from typing import Any
 
 import numpy as np
@@ -19,17 +21,21 @@ from storage.states import Checkpoint, State
 from tasks.embed.device import device_slot, resolve_device
 from tasks.select import Decisions, keep_all
 from tasks.select.balance import coins, packed, uid_halves, unpacked
+from tasks.select.cells import faiss_version
 from tasks.select.gais import scaled, trained
-from tasks.select.gais_buckets import bucket_of, coarse_keys, plan
+from tasks.select.gais_buckets import bucket_of, coarse_keys, plan, shared_batches
 from tasks.select.gais_clusters import centroids, nearest
-from tasks.select.gais_columns import CLUSTER, codes_of, feature_columns, features_of, labels_of
+from tasks.select.gais_columns import CLUSTER, codes_of, feature_columns, features_of, labels_of, number_column
 from tasks.select.gais_graphs import row_graph
 from tasks.select.gais_sample import Known, gathered, summary
 from tasks.select.gais_scores import above_percentile, class_sizes, row_scores, shared_out
+from tasks.select.gais_tuning import require_optuna, tuned
 
 MOST_CLASSES = 1000
 USUAL_RATIO = 0.04
 UNLABELLED = -1
+SAVE_SECONDS = 5.0
+"""Between two checkpoints: what a crash may cost. An epoch may take less time than writing one down."""
 
 
 class Gais:
@@ -48,9 +54,30 @@ class Gais:
         label = (self._label,) if self._label else ()
         self.needs: tuple[str, ...] = tuple(dict.fromkeys((*self._columns, *label, "uid")))
 
+    def check(self) -> None:
+        """Raise ConfigError if settings are to be tuned and Optuna is not installed."""
+        if self._config.tune_trials:
+            require_optuna()
+
     def depends_on(self) -> dict[str, Any]:
-        """The device class: other kernels add up in another order."""
-        return {"device": resolve_device(self._config.device)}
+        """The device class (other kernels add up in another order), settings left open, and who clusters and tunes."""
+        ratio = self._config.keep_ratio or USUAL_RATIO
+        facts: dict[str, Any] = {"device": resolve_device(self._config.device), "keep_ratio": ratio}
+        facts["bits"] = self._config.graph.levels
+        if self._label is None:
+            facts |= faiss_version()
+        if self._config.tune_trials:  # not in `libraries`: those must be there before `check` can say what is missing
+            facts["optuna"] = [found.version for found in distributions(name="optuna")]
+        return facts
+
+    def check_columns(self, schema: pa.Schema) -> None:
+        """Raise ColumnError if columns of these types hold neither features nor labels."""
+        empty = schema.empty_table()
+        if isinstance(self._config.features, list):
+            for name in self._columns:
+                number_column(empty, name)
+        if self._label in schema.names:
+            self._labels(empty)
 
     # ------------------------------------------------------------------------------------------------------------- fit
     def summarise(self, rows: pa.Table) -> pa.Table:
@@ -81,7 +108,9 @@ class Gais:
         drawn = self._network(network, x.shape[1], classes)
         with device_slot(resolve_device(self._config.device)):
             if len(np.unique(y)) > 1:
-                _train(trained(drawn, x, y, graph, self._seed), state["settings"], checkpoint)
+                # The sample is bounded: all of it is dealt to batches, even if few rows are drawn from the rest.
+                whole = graph.model_copy(update={"mode": "cover"})
+                _train(trained(drawn, x, y, whole, self._seed), state["settings"], checkpoint)
         weights = {name: value.detach().cpu().numpy() for name, value in drawn.parameters().items()}
         return state | {"classes": np.int64(classes)} | {f"network/{name}": value for name, value in weights.items()}
 
@@ -102,8 +131,6 @@ class Gais:
             return _from_bytes(saved["settings"])
         graph, network = self._config.graph, self._config.network
         if self._config.tune_trials:
-            from tasks.select.gais_tuning import tuned
-
             device = resolve_device(self._config.device)
             with device_slot(device):
                 graph, network = tuned(x, y, self._config, seed=self._seed, device=device)
@@ -141,10 +168,12 @@ class Gais:
         if len(members):
             moved = scaled(x[members], state["low"], state["high"])
             group[members] = self._codes(rows, members, moved, state)
-            score = self._scores(moved, group[members], state)
+            own = coins(uid_halves(rows["uid"]), rows[ROW].to_numpy(), self._keys)
+            score = self._scores(moved, group[members], state, int(own[members[0]] * int(state["buckets"])))
             decisions.score[members] = np.where(np.isneginf(score), np.nan, score)
             rank[members] = -score
             decisions.reason[members] = "less_important"
+            _drop(decisions, members[np.isneginf(score)], "in_no_batch")
         return decisions._replace(rank=rank, group=group)
 
     def _codes(self, rows: pa.Table, members: np.ndarray, x: np.ndarray, state: State) -> np.ndarray:
@@ -152,13 +181,16 @@ class Gais:
             return nearest(x, state["centroids"])
         return codes_of(self._labels(rows), unpacked(state))[members]
 
-    def _scores(self, x: np.ndarray, y: np.ndarray, state: State) -> np.ndarray:
+    def _scores(self, x: np.ndarray, y: np.ndarray, state: State, bucket: int) -> np.ndarray:
         """Scores of one bucket, piece by piece if it came out far larger than planned."""
         from tasks.select.gais_network import node_scores, restored
 
         graph, settings = _from_bytes(state["settings"])
-        if graph.mode == "sample":  # the bucket's share of the batches
-            graph = graph.model_copy(update={"batches": max(1, -(-graph.batches // int(state["buckets"])))})
+        if graph.kind == "mini_batch" and graph.mode == "sample":  # the bucket's share of the batches
+            share = shared_batches(graph.batches, int(state["buckets"]), bucket)
+            if not share:
+                return np.full(len(x), -np.inf, np.float32)
+            graph = graph.model_copy(update={"batches": share})
         network = restored(self._network(settings, x.shape[1], int(state["classes"])), state)
         pieces = np.array_split(np.arange(len(x)), -(-len(x) // (2 * self._config.bucket_rows)))
         found = np.empty(len(x), np.float32)
@@ -186,7 +218,7 @@ class Gais:
     def group_names(self, groups: np.ndarray, state: State) -> list[str]:
         """The classes' labels."""
         names = unpacked(state).to_pylist() if "text" in state else []
-        told = [names[g] if g < len(names) else f"cluster {g}" for g in groups.tolist()]
+        told = [names[g] if 0 <= g < len(names) else f"cluster {g}" for g in groups.tolist()]
         return ["no label" if g == UNLABELLED else name for g, name in zip(groups, told, strict=True)]
 
     def _labels(self, rows: pa.Table) -> pa.ChunkedArray:
@@ -216,7 +248,18 @@ def _train(training: Any, settings: np.ndarray, checkpoint: Checkpoint | None) -
     saved = checkpoint.load() if checkpoint else None
     if saved is not None and "epoch" in saved:
         training.restore(saved)
-    training.run((lambda state: checkpoint.save(state | {"settings": settings})) if checkpoint else None)
+    if checkpoint is None:
+        training.run()
+        return
+    last = time.monotonic()
+
+    def save(state: State) -> None:
+        nonlocal last
+        if time.monotonic() - last >= SAVE_SECONDS or training.done:
+            checkpoint.save(state | {"settings": settings})
+            last = time.monotonic()
+
+    training.run(save)
 
 
 def _as_bytes(graph: GaisGraph, network: GaisNetwork) -> np.ndarray:

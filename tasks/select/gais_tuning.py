@@ -32,8 +32,7 @@ def tuned(
     Raises:
         ConfigError: Optuna is not installed.
     """
-    if importlib.util.find_spec("optuna") is None:
-        raise ConfigError("`tune_trials` needs Optuna, which is not installed: pip install 'mixwright[tune]'")
+    require_optuna()
     import optuna
 
     from tasks.select.gais import select
@@ -63,6 +62,12 @@ def tuned(
             return suggested(optuna.trial.FixedTrial(study.best_params), config)
     finally:
         optuna.logging.set_verbosity(before)
+
+
+def require_optuna() -> None:
+    """Raise ConfigError if Optuna is not installed; it is not imported."""
+    if importlib.util.find_spec("optuna") is None:
+        raise ConfigError("`tune_trials` needs Optuna, which is not installed: pip install 'mixwright[tune]'")
 
 
 def suggested(trial: Any, config: Gais) -> tuple[GaisGraph, GaisNetwork]:

@@ -49,6 +49,23 @@ def persistence(pairs: Pairs, order: np.ndarray, n: int) -> tuple[np.ndarray, np
     return _named(keeper, found, order)
 
 
+def closest_first(pairs: Pairs, order: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """From the most alike pair down: where both rows still stand, the worse one goes, and the better stands for it.
+
+    So each row is alike the row that it goes for by the similarity that is returned, and at every t no two rows that
+    stand are a pair of t or more, if those with a similarity of t or more have gone: the similarity is a rank. What
+    chains of pairs connect, as in `persistence`, need not be alike.
+    """
+    place = _places(order, n)
+    first, second, similarity = pairs
+    one, other = place[first], place[second]
+    better, worse = np.minimum(one, other), np.maximum(one, other)
+    closest = np.lexsort((worse, better, -similarity.astype(np.float64)))
+    keeper, found = np.full(n, -1, np.int64), np.full(n, np.nan, np.float32)
+    take_turns(better[closest], worse[closest], similarity[closest].astype(np.float32), keeper, found)
+    return _named(keeper, found, order)
+
+
 def _places(order: np.ndarray, n: int) -> np.ndarray:
     """The position of every row in `order`."""
     place = np.empty(n, np.int64)
@@ -107,3 +124,14 @@ def _joined(better: np.ndarray, worse: np.ndarray, values: np.ndarray, n: int) -
         keeper[gone] = best
         found[gone] = values[k]
     return keeper, found
+
+
+@njit(cache=True)
+def take_turns(
+    better: np.ndarray, worse: np.ndarray, values: np.ndarray, keeper: np.ndarray, found: np.ndarray
+) -> None:
+    """The rule of `closest_first` in place, over pairs in the order of their turns; rows with a keeper have gone."""
+    for k in range(len(better)):
+        if keeper[better[k]] < 0 and keeper[worse[k]] < 0:
+            keeper[worse[k]] = better[k]
+            found[worse[k]] = values[k]

@@ -1,9 +1,14 @@
-"""Bit strings that differ in few bits: every such pair, without comparing all with all.
+"""Bit strings that differ in few bits: every such pair, in most cases without comparing all with all.
 
 Cut b bits into d + k chunks: two strings that differ in at most d bits agree in k whole chunks at least (pigeonhole
 principle; k = 1 in Norouzi, Punjani, Fleet, "Fast Exact Search in Hamming Space with Multi-Index Hashing", arXiv
 1307.2982). So strings are put in buckets for each choice of k chunks, and those that agree in all of them are compared.
-More chunks to agree in make runs shorter and choices more: k grows with the number of strings.
+More chunks to agree in make buckets smaller and choices more: k grows with the number of strings. With k = 0 there is
+one bucket, in which all are compared: where the distance is so large that chunks tell nothing apart, that is cheapest.
+
+Strings that are many and alike make buckets too large to compare. Up to `ALL_PAIRS` strings are all compared then; of
+more, each is compared with the `WINDOW` next to it in its bucket, pairs may be missing, and buckets are counted. The
+same if there are more than `MOST_PAIRS` pairs to hold.
 """
 
 from __future__ import annotations
@@ -15,17 +20,23 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from tasks.select.covers import ENTROPY
+
 MOST_CHUNKS = 8
 """Most chunks that must agree."""
-ENTROPY = 0.8
-"""Of hashes of pictures, bits worth counting: neither even nor independent."""
 SORTING = 32
 """What sorting one string costs, in comparisons."""
+SIDE_BY_SIDE = 4
+"""Comparisons with neighbours in memory that cost as much as one within a bucket."""
 WINDOW = 2048
 """Strings of a bucket that one is compared with: of a longer one, those next in order."""
 MOST_PAIRS = 1 << 24
 """Pairs that are held, beside `PAIRS_EACH` for every string: where there are more, windows are halved."""
 PAIRS_EACH = 16
+ALL_PAIRS = 1 << 17
+"""Strings of which all are compared rather than that a pair is missed: a few seconds."""
+BLOCK = 1024
+"""Strings that one is compared with at a time: they stay in the cache."""
 
 
 class Pairs(NamedTuple):
@@ -55,8 +66,8 @@ def masks(bits: int, distance: int, agree: int) -> np.ndarray:
 
 
 def chunks_to_agree(count: int, bits: int, distance: int) -> int:
-    """How many chunks must agree for the search among `count` strings to be cheapest."""
-    return min(range(1, MOST_CHUNKS + 1), key=lambda agree: _cost(count, bits, distance, agree))
+    """How many chunks must agree for the search among `count` strings to be cheapest; 0: all are compared."""
+    return min(range(MOST_CHUNKS + 1), key=lambda agree: _cost(count, bits, distance, agree))
 
 
 def company(count: int, bits: int, distance: int, agree: int) -> float:
@@ -66,6 +77,8 @@ def company(count: int, bits: int, distance: int, agree: int) -> float:
 
 def _cost(count: int, bits: int, distance: int, agree: int) -> float:
     """Comparisons for one string, those that sorting is worth included."""
+    if agree == 0:
+        return SORTING + count / 2 / SIDE_BY_SIDE
     return SORTING * comb(distance + agree, agree) + company(count, bits, distance, agree) / 2
 
 
@@ -85,17 +98,39 @@ def scrambled(words: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def near(words: np.ndarray, bits: int, distance: int) -> Pairs:
-    """All pairs of strings that differ in at most `distance` bits.
+    """All pairs of strings that differ in at most `distance` bits, or nearly all if `capped` is not 0.
 
     Args:
         words: uint64 `(n, ceil(bits / 64))`, zeros behind the last bit; distinct, or nearly so, for equal ones
             share all buckets.
     """
-    choices = masks(bits, distance, chunks_to_agree(len(words), bits, distance))
-    window, most = WINDOW, MOST_PAIRS + PAIRS_EACH * len(words)
+    agree, most = chunks_to_agree(len(words), bits, distance), MOST_PAIRS + PAIRS_EACH * len(words)
+    if agree == 0 and (every := _every(words, distance, most)):
+        return every
+    choices, window = masks(bits, distance, max(agree, 1)), WINDOW
     while (found := _search(words, choices, distance, window, most)) is None:
         window //= 2
+    if found.capped and 0 < agree and len(words) <= ALL_PAIRS:
+        return _every(words, distance, most) or found
     return found
+
+
+def _every(words: np.ndarray, distance: int, most: int) -> Pairs | None:
+    """`near`, by comparing all with all; None if there are more than `most` pairs."""
+    columns, parts, total = np.ascontiguousarray(words.T), [], 0
+    room = np.empty((2, 1 << 16), np.int64), np.empty(1 << 16, np.int32)
+    for first in range(0, len(words), BLOCK):
+        last = min(first + BLOCK, len(words))
+        count = _compare_all(columns, first, last, distance, *room)
+        total += count
+        if total > most:
+            return None
+        if count > len(room[1]):
+            room = np.empty((2, 2 * count), np.int64), np.empty(2 * count, np.int32)
+            _compare_all(columns, first, last, distance, *room)
+        parts.append((room[0][:, :count].copy(), room[1][:count].copy()))
+    pairs = np.concatenate([part[0] for part in parts] or [room[0][:, :0]], axis=1)
+    return Pairs(pairs[0], pairs[1], np.concatenate([part[1] for part in parts] or [room[1][:0]]), 0)
 
 
 def _search(words: np.ndarray, choices: np.ndarray, distance: int, window: int, most: int) -> Pairs | None:
@@ -124,6 +159,35 @@ def _ones(x: np.uint64) -> np.int64:
     x = (x & np.uint64(0x3333333333333333)) + ((x >> np.uint64(2)) & np.uint64(0x3333333333333333))
     x = (x + (x >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
     return np.int64((x * np.uint64(0x0101010101010101)) >> np.uint64(56))
+
+
+@njit(cache=True, nogil=True)
+def _compare_all(
+    columns: np.ndarray, first: int, last: int, distance: int, pairs: np.ndarray, apart: np.ndarray
+) -> int:
+    """Compare the strings `first` to `last` with all before them and each other, `columns` uint64 `(words, n)`.
+
+    Returns how many pairs there are, stored while room lasts. The inner loops are plain for the compiler to widen.
+    """
+    count, n = 0, last - first
+    different = np.empty(n, np.int64)
+    for i in range(last - 1):
+        different[:] = 0
+        for column in columns:
+            a, block = column[i], column[first:last]
+            for k in range(n):
+                different[k] += _ones(a ^ block[k])
+        alike = 0
+        for k in range(n):
+            alike += different[k] <= distance
+        if alike == 0:
+            continue
+        for k in range(max(0, i + 1 - first), n):
+            if different[k] <= distance:
+                if count < len(apart):
+                    pairs[0, count], pairs[1, count], apart[count] = i, first + k, different[k]
+                count += 1
+    return count
 
 
 @njit(cache=True, nogil=True)

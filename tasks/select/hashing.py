@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from tasks.arguments import at_least
+from tasks.select.sorting import distinct
 
 MOST_BITS = 64
 BLOCK = 1 << 16
@@ -92,7 +93,7 @@ def bucket_edges(keys: ArrayLike, *, max_bucket: int = 50, seed: int = 0) -> np.
     sizes = np.diff(np.append(starts, len(keys)))
     pairs = [np.zeros((2, 0), np.int64)]
     small = sizes <= max_bucket + 1
-    for size in np.unique(sizes[small & (sizes > 1)]):  # all buckets of one size at once
+    for size in distinct(sizes[small & (sizes > 1)]):  # all buckets of one size at once
         members = order[starts[sizes == size][:, None] + np.arange(size)]
         first, second = np.triu_indices(size, 1)
         pairs.append(np.stack((members[:, first].ravel(), members[:, second].ravel())))
@@ -105,14 +106,14 @@ def bucket_edges(keys: ArrayLike, *, max_bucket: int = 50, seed: int = 0) -> np.
 
 def _few(size: int, others: int, rng: np.random.Generator) -> np.ndarray:
     """Pairs i < j below `size`, int64 `(2, E)`, that give each row `others` random partners; each pair once."""
-    found = np.zeros(0, np.int64)
+    found = []
     for at in range(0, size, BLOCK):
         rows = np.arange(at, min(size, at + BLOCK))
         partner = _drawn(len(rows), size - 1, others, rng)
         partner += partner >= rows[:, None]  # a number below size - 1 is one of all rows but this
         low, high = np.minimum(partner, rows[:, None]), np.maximum(partner, rows[:, None])
-        found = np.concatenate((found, (low * size + high).ravel()))
-    return np.stack(np.divmod(np.unique(found), size))
+        found.append((low * size + high).ravel())
+    return np.stack(np.divmod(distinct(*found), size))
 
 
 def _drawn(rows: int, total: int, count: int, rng: np.random.Generator) -> np.ndarray:

@@ -15,6 +15,8 @@ from tasks.select.groups import persistence
 
 MOST_EDGES = 1 << 22
 """Edges gathered before they are replaced by a spanning forest."""
+DENSE = 64
+"""Pairs for each row of two blocks, above which their spanning tree costs less than to work out every pair."""
 
 Links = tuple[np.ndarray, np.ndarray]
 
@@ -57,13 +59,14 @@ def semdedup(cell: Cell) -> Links:
 def components(cell: Cell) -> Links:
     """Single linkage: of two groups that meet, the worse one's best row is linked with the better one's.
 
-    At any cut (from the cell's floor up) this keeps the best row of every connected component. Of all pairs only
-    the maximum spanning trees of two blocks at a time are held, which is enough: memory grows with the rows.
+    At any cut (from the cell's floor up) this keeps the best row of every connected component. Where pairs are many,
+    only the maximum spanning trees of two blocks at a time are held, which is enough: memory grows with the rows.
     """
     gathered: list[Edges] = []
     held = 0
     for a, b in cell.pairs():
-        gathered.append(cell.edges(a, b) if np.isfinite(cell.floor) else _forest(cell, a, b))
+        few = cell.few_edges(a, b, DENSE * (len(a) + len(b))) if np.isfinite(cell.floor) else None
+        gathered.append(_forest(cell, a, b) if few is None else few)
         held += len(gathered[-1].i)
         if held > MOST_EDGES:
             link, similarity = _single(gathered, len(cell))
@@ -94,14 +97,16 @@ def _unlinked(n: int) -> Links:
 
 
 def _forest(cell: Cell, a: np.ndarray, b: np.ndarray) -> Edges:
-    """A maximum spanning tree of one block, or of the pairs that two blocks have with one another."""
+    """A maximum spanning tree of one block, or of the pairs of a row of each of two blocks, from the floor up."""
     found = np.ascontiguousarray(cell.similarities(a, b))
     if a[0] == b[0]:
         i, j = _tree_inside(found)
         i, j = np.minimum(i, j), np.maximum(i, j)
     else:
         i, j = _tree_across(found, np.ascontiguousarray(found.T))
-    return Edges(a[i], b[j], cell.each(a[i], b[j]))
+    similarity = cell.each(a[i], b[j])
+    near = similarity >= cell.floor
+    return Edges(a[i][near], b[j][near], similarity[near])
 
 
 @njit(cache=True, nogil=True)

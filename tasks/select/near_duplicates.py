@@ -6,8 +6,8 @@ than `bucket_rows` there is one cell and the result is exact. Listed twice, with
 of what the first pass missed, for the borders run elsewhere.
 
 What a group is, `groups` says: see `tasks.select.linkage`. With a target every row is ranked by its similarity to the
-better row it is linked with: exactly what some threshold would do for `components` and `semdedup`; `greedy`, whose
-groups depend on the threshold, ranks as `components` does. Rows without a direction (a vector of zeros, a number that
+better row it is linked with: exactly what some threshold would do for `components` and `semdedup`; with `greedy`, whose
+groups depend on the threshold, the closest pairs go first (`tasks.select.closest`). Rows without a direction (a vector of zeros, a number that
 is not finite) are kept: nothing is known of what they resemble.
 
 SemDeDup orders a cell by similarity to its centroid and keeps the least alike ("hard"), the most alike ("easy") or any
@@ -17,7 +17,6 @@ SemDeDup orders a cell by similarity to its centroid and keeps the least alike (
 from __future__ import annotations
 
 from collections.abc import Iterable
-from importlib.metadata import distributions
 from typing import Any
 
 import numpy as np
@@ -25,10 +24,10 @@ import pyarrow as pa
 
 from storage.states import Checkpoint, State
 from tasks.embed.device import device_slot, resolve_device
-from tasks.embed.vectors import unpack
-from tasks.select import Decisions, badness, best_first, keep_all, keeper_needs, linkage
+from tasks.select import Decisions, badness, best_first, cells, keep_all, keeper_needs, linkage
 from tasks.select.alike import Cell
-from tasks.select.cells import SAMPLES_PER_CELL, Vectors, centroids, divide, nearest
+from tasks.select.cells import Vectors, divide, nearest
+from tasks.select.closest import closest_first
 from tasks.select.threads import one_thread
 
 LOOKED_BELOW = 0.05
@@ -42,12 +41,13 @@ class NearDuplicates:
 
     def __init__(self, config: Any, *, seed: int) -> None:
         self._columns = [f"{name}_embedding" for name in config.compared]
-        self._shifts = [config.cut(name) - config.cut(config.compared[0]) for name in config.compared]
-        threshold = config.cut(config.compared[0])
+        self._cuts = [config.cut(name) for name in config.compared]
+        self._shifts = [cut - self._cuts[0] for cut in self._cuts]
+        threshold = self._cuts[0]
         self.ranked: bool = config.target is not None
         self._cut = float(np.float32(threshold - ROUNDING))
         self._floor = None if self.ranked else threshold - min(LOOKED_BELOW, 1 - threshold) - ROUNDING
-        self._groups: str = "components" if self.ranked and config.groups == "greedy" else config.groups
+        self._groups: str = "closest" if self.ranked and config.groups == "greedy" else config.groups
         self._order: str = config.order
         self._keep_by = config.keep_by
         self._bucket_rows: int = config.bucket_rows
@@ -55,27 +55,16 @@ class NearDuplicates:
         self.needs: tuple[str, ...] = tuple(dict.fromkeys([*self._columns, *keeper_needs(config.keep_by)]))
 
     def depends_on(self) -> dict[str, Any]:
-        """The version of faiss, whichever of its builds is installed."""
-        return {"faiss": [d.version for d in distributions() if d.name in ("faiss-gpu", "faiss-cpu")]}
+        """faiss, the device class (other kernels round otherwise), and thresholds that the configuration left open."""
+        return cells.faiss_version() | {"device": resolve_device("auto"), "thresholds": self._cuts}
 
     def summarise(self, rows: pa.Table) -> pa.Table:
-        """An evenly spaced sample for the cells, and how many rows it stands for."""
-        wanted = max(1, -(-rows.num_rows * SAMPLES_PER_CELL // self._bucket_rows))
-        picked = np.unique(np.linspace(0, max(0, rows.num_rows - 1), min(wanted, rows.num_rows)).astype(np.int64))
-        sample = rows.select(self._columns).take(pa.array(picked))
-        count = np.zeros(len(picked), np.int64)
-        count[:1] = rows.num_rows
-        return sample.append_column("rows", pa.array(count))
+        """See `cells.sampled`."""
+        return cells.sampled(rows, self._columns, self._bucket_rows)
 
     def fit(self, summaries: Iterable[pa.Table], checkpoint: Checkpoint) -> State:
-        """`centroids: float32 (k, D)`; k = 1 where all rows fit one bucket."""
-        tables = list(summaries)
-        total = sum(int(table["rows"].to_numpy().sum()) for table in tables)
-        cells = max(1, -(-total // self._bucket_rows))
-        sample = np.concatenate([np.hstack([unpack(table[name]) for name in self._columns]) for table in tables])
-        sample = sample.astype(np.float32)
-        known = np.isfinite(sample).all(axis=1) & sample.any(axis=1)
-        return {"centroids": centroids(sample[known], cells, self._seed)}
+        """See `cells.fitted`."""
+        return cells.fitted(summaries, self._columns, self._bucket_rows, self._seed)
 
     def partition(self, rows: pa.Table, state: State) -> np.ndarray:
         """The nearest centroid of every row."""
@@ -103,16 +92,9 @@ class NearDuplicates:
         return self._told(rows, link, similarity)._replace(counts={name: n for name, n in counts.items() if n})
 
     def warnings(self, counts: dict[str, int]) -> list[str]:
-        """Rows that could not be compared, and cells that were cut arbitrarily."""
-        told = []
-        if rows := counts.get("no_direction"):
-            told.append(f"{rows:,} rows are kept uncompared: their vectors are zero or not finite")
-        if cells := counts.get("cut_cells"):
-            told.append(
-                f"{cells:,} cells of nearly equal rows were cut at {4 * self._bucket_rows:,} rows, since k-means could "
-                "not divide them; list the select again with another `draw` to compare across the cuts"
-            )
-        return told
+        """See `cells.warnings`."""
+        again = "; list the select again with another `draw` to compare across the cuts"
+        return cells.warnings(counts, unknown="are kept uncompared", bucket_rows=self._bucket_rows, again=again)
 
     def _vectors(self, rows: pa.Table) -> Vectors:
         return Vectors([rows[name] for name in self._columns])
@@ -130,6 +112,8 @@ class NearDuplicates:
     def _linked(self, cell: Cell) -> linkage.Links:
         if self._groups == "greedy":
             return linkage.greedy(cell, self._cut)
+        if self._groups == "closest":
+            return closest_first(cell)
         return linkage.semdedup(cell) if self._groups == "semdedup" else linkage.components(cell)
 
     def _told(self, rows: pa.Table, link: np.ndarray, similarity: np.ndarray) -> Decisions:

@@ -1,15 +1,18 @@
 """Near-duplicate pictures by perceptual hash: rows whose hashes differ in at most so many bits.
 
-The search is exact. Up to `ROWS_TOGETHER` rows meet in one call, which has only their hashes to hold; of more, rows
-meet that agree in some chunks of their hashes, as `tasks.select.hamming` has it. Rows with equal hashes are one row
-until the end. A picture with next to nothing in it has no hash worth comparing: such rows are alike if they are equal,
-image bytes and text.
+Up to `ROWS_TOGETHER` rows meet in one call, which has only their hashes to hold. Of more, rows meet that agree under
+one of many masks, as all do that are alike (`tasks.select.covers`); with flips nearly all. A row may meet others by
+chance: the more rows there are and the larger the distance, the more masks it takes to keep those few. 800 are enough
+for 100 million rows at 4 of 64, 12 of 256 or 40 of 1,024 bits, about; beyond, chance joins nearly all rows into one
+group, which is cut, and pairs are missed. What is compared, and where not all is, `tasks.select.hamming` has.
+
+Rows with equal hashes are one row until the end. A picture with next to nothing in it has no hash worth comparing: such
+rows are alike if they are equal, image bytes and text.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from math import comb
 from typing import Any
 
 import numpy as np
@@ -18,13 +21,11 @@ import pyarrow as pa
 from storage.exchange import ROW, SHARD
 from storage.states import Checkpoint, State
 from tasks.score.image_hash import unpack
-from tasks.select import Decisions, badness, best_first, hamming, keep_all, keeper_needs
+from tasks.select import Decisions, badness, best_first, covers, hamming, keep_all, keeper_needs
 from tasks.select.groups import Pairs, components, greedy, persistence
 
 ROWS_TOGETHER = 1 << 20
 """Rows that meet in one call, whatever they look like."""
-MOST_KEYS = 64
-"""Columns of keys, at most: a row takes 16 bytes of disk for each."""
 
 _NO_PAIRS: Pairs = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
 
@@ -50,12 +51,14 @@ class Perceptual:
     def fit(self, summaries: Iterable[pa.Table], checkpoint: Checkpoint) -> State:
         """`masks: uint64 (T, words)`: rows meet that agree in all bits of one; a mask without bits lets all meet."""
         count = sum(int(n) for table in summaries for n in table["rows"].to_numpy())
-        return {"masks": linking_masks(count, self._bits, self._config.max_distance)}
+        return {"masks": linking_masks(count, self._bits, self._config.max_distance, self._config.flips)}
 
     def keys(self, rows: pa.Table, state: State) -> np.ndarray:
         """Hashes under the masks, uint64 `(n, T)`, or `(n, 2 * T)` with flips: the smaller and the larger of both.
 
-        Pictures that differ in place of a flip have the same two, unless a bit that differs is among those masked.
+        A picture and a flipped copy of it have the same two if neither hash differs from its counterpart under the
+        mask. If one does, one of the two keys is the same still, but where the other hash lies between it and its
+        counterpart: few copies meet under no mask.
         """
         hashes = [unpack(rows[name]) for name in self._hash]
         keys = [np.stack([hamming.masked(words, mask) for mask in state["masks"]], 1) for words in hashes]
@@ -132,14 +135,13 @@ class Perceptual:
         ]
 
 
-def linking_masks(count: int, bits: int, distance: int) -> np.ndarray:
+def linking_masks(count: int, bits: int, distance: int, flips: bool = False) -> np.ndarray:
     """Masks under which `count` rows meet, uint64 `(T, words)`: all do, or few that are not alike."""
     if count <= ROWS_TOGETHER:
         return np.zeros((1, -(-bits // 64)), np.uint64)
-    agree = 1
-    while comb(distance + agree + 1, distance) <= MOST_KEYS and hamming.company(count, bits, distance, agree) > 0.5:
-        agree += 1
-    return hamming.masks(bits, distance, agree)
+    return covers.fitting(
+        4 * count if flips else count, bits, distance
+    )  # twice the keys, of the smaller and the larger
 
 
 def distinct(words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

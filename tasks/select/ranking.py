@@ -12,10 +12,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from configs.errors import StageError
+
 SORTED_ROWS = 1 << 20
 """Rows that are sorted at once."""
 BINS = 1 << 22
 """Bins of a histogram, over all groups, above which digits have 8 bits instead of 16."""
+MOST_GROUPS = 100_000
+"""Most groups that are cut: their histograms take about 600 MB."""
 
 
 class Ranks(NamedTuple):
@@ -89,7 +93,15 @@ def find(parts: Iterable[Ranks], group: np.ndarray, quota: np.ndarray, rows: np.
         parts: Every row once; iterated several times.
         group: int64 `(G,)`, ascending, with `rows` and `size` as of `totals`.
         quota: int64 `(G,)`, in the unit of `Ranks.size`.
+
+    Raises:
+        StageError: There are more than `MOST_GROUPS` groups.
     """
+    if len(group) > MOST_GROUPS:
+        raise StageError(
+            f"the rows of this select are in {len(group):,} groups, each with its own quota, and there may be "
+            f"{MOST_GROUPS:,}: take fewer clusters or classes"
+        )
     whole = quota >= size
     left, count = quota.astype(np.int64), rows.astype(np.int64)
     bits = 16 if len(group) << 16 <= BINS else 8

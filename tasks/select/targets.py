@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,8 @@ CUT_TOLD = "_cut.json"
 """What was wanted and what stays; of selects by group, each group's rows."""
 SIZES = {"rows": (), "fraction": (), "bytes": ("image_bytes", "text_bytes"), "tokens": ("tokens",)}
 SHOWN_GROUPS = 1000
+LOADED_ROWS = 1 << 22
+"""Rows whose ranks are loaded together, about 120 bytes each, where a cut is searched for."""
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
 OVER = "over_target"
 
@@ -114,8 +116,12 @@ def _wanted(target: Target | None, given: int) -> int | None:
 
 
 def _by_quotas(parts: Iterable[Ranks], method: Any, group: np.ndarray, rows: np.ndarray, wanted: int | None) -> Cut:
-    quota = np.minimum(np.asarray(method.quotas(group, rows, wanted), np.int64), rows)
-    return find(parts, group, quota, rows, rows)
+    return find(parts, group, _quotas(method, group, rows, wanted), rows, rows)
+
+
+def _quotas(method: Any, group: np.ndarray, rows: np.ndarray, wanted: int | None) -> np.ndarray:
+    """Rows to keep of each group, int64 `(G,)`, as many as there are at most."""
+    return np.minimum(np.asarray(method.quotas(group, rows, wanted), np.int64), rows)
 
 
 def _searched(sized: _Parts, counted: _Parts, method: Any, known: tuple[np.ndarray, ...], wanted: int) -> Cut:
@@ -124,12 +130,41 @@ def _searched(sized: _Parts, counted: _Parts, method: Any, known: tuple[np.ndarr
     low, high = 0, int(rows.sum())
     if int(size.sum()) <= wanted:
         return _by_quotas(counted, method, group, rows, high)
+    size_of = _sizes_once(sized, group) if high <= LOADED_ROWS else _sizes_by_reading(sized, counted, group, rows)
+    low_size, high_size, straight = 0, int(size.sum()), True
     while high - low > 1:  # `low` rows fit, `high` do not
-        middle = (low + high) // 2
-        found = _by_quotas(counted, method, group, rows, middle)
-        fits = sum(int(part.size[found.stays(part.key, part.group)].sum()) for part in sized) <= wanted
-        low, high = (middle, high) if fits else (low, middle)
+        # Sizes are about even, so a straight line nearly meets the number; every other step halves what is left.
+        line = low + (high - low) * (wanted - low_size) // max(1, high_size - low_size)
+        middle = min(max(line, low + 1), high - 1) if straight else (low + high) // 2
+        straight = not straight
+        found = size_of(_quotas(method, group, rows, middle))
+        if found <= wanted:
+            low, low_size = middle, found
+        else:
+            high, high_size = middle, found
     return _by_quotas(counted, method, group, rows, low)
+
+
+def _sizes_once(sized: _Parts, group: np.ndarray) -> Callable[[np.ndarray], int]:
+    """What the first rows of each group amount to, by quotas int64 `(G,)`: all rows are sorted once, in memory."""
+    key, groups, size = (np.concatenate(columns) for columns in zip(*sized, strict=True))
+    at = np.searchsorted(group, groups)
+    order = np.lexsort((*key.T[::-1], at))
+    before = np.concatenate([[0], np.cumsum(size[order])])
+    starts = np.searchsorted(at[order], np.arange(len(group)))
+    return lambda quota: int((before[starts + quota] - before[starts]).sum())
+
+
+def _sizes_by_reading(
+    sized: _Parts, counted: _Parts, group: np.ndarray, rows: np.ndarray
+) -> Callable[[np.ndarray], int]:
+    """The same with memory bounded by one part: every call reads all ranks several times."""
+
+    def size_of(quota: np.ndarray) -> int:
+        found = find(counted, group, quota, rows, rows)
+        return sum(int(part.size[found.stays(part.key, part.group)].sum()) for part in sized)
+
+    return size_of
 
 
 def _told(

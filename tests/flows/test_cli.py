@@ -15,7 +15,23 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 
-HEAVY = ("torch", "open_clip", "faiss", "datasets", "matplotlib")
+HEAVY = ("torch", "open_clip", "faiss", "datasets", "matplotlib", "imagehash", "pywt", "rensa")
+HEAVY += (
+    "torch_geometric",
+    "optuna",
+    "sklearn",
+    "tokenizers",
+    "scipy.sparse",
+    "scipy.stats",
+    "scipy.fft",
+    "ray",
+    "dask",
+)
+SELECTS = [
+    *({"kind": kind} for kind in ("exact_duplicates", "minhash", "perceptual", "near_duplicates")),
+    *({"kind": kind, "target_fraction": 0.9} for kind in ("facility_location", "k_center", "cluster_balanced")),
+    {"kind": "gais", "tune_trials": 2},
+]
 runner = CliRunner(env={"COLUMNS": "200", "NO_COLOR": "1"})
 
 
@@ -141,8 +157,11 @@ def test_explain_shows_names_and_keys_as_they_are_and_takes_no_markup_from_them(
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["settings"], ["curate", "CONFIG", "--dry-run"]])
-def test_light_commands_load_no_heavy_library(file, arguments):
-    arguments = [file if a == "CONFIG" else a for a in arguments]
+def test_light_commands_load_no_heavy_library(corpus, arguments):
+    file = corpus / "c.yaml"
+    scores = {"score": [{"kind": "alignment"}, {"kind": "tokens"}], "select": SELECTS}
+    file.write_text(yaml.safe_dump(config(corpus, scores).model_dump(mode="json")))
+    arguments = [str(file) if a == "CONFIG" else a for a in arguments]
     program = (
         "import sys; from flows.cli import app\n"
         f"try: app({arguments!r})\nexcept SystemExit as e: assert not e.code\n"

@@ -10,6 +10,7 @@ import pytest
 from corpora import config, digests, run, write_corpus
 
 from storage import files
+from tasks.select import ranking, targets
 
 KINDS = {
     "threshold": {"kind": "threshold", "score": "alignment"},
@@ -113,8 +114,8 @@ def test_images_and_texts_alone_can_be_what_is_equal(tmp_path, of):
     table = pq.read_table(tmp_path / "in" / "00000.parquet")
     columns = table.to_pydict()
     columns["image"][20] = columns["image"][21]
-    columns["text"][30] = "  Ｗ007,  w003…"
-    columns["text"][31] = "w007 W003"
+    columns["text"][30] = "  Ｗ007, \u2003 w003…"
+    columns["text"][31] = "w007, W003…"
     pq.write_table(pa.table(columns), tmp_path / "in" / "00000.parquet")
     _, ledger, _ = outcome(tmp_path, [{"kind": "exact_duplicates", "of": of, "keep_by": ["longest_text", "first"]}])
     gone = {(r["file"], r["row"]): r for r in ledger.to_pylist() if r["reason"] == "exact_duplicate"}
@@ -128,6 +129,58 @@ def test_images_and_texts_alone_can_be_what_is_equal(tmp_path, of):
         assert images[first["keeper_row"]] == images[first["row"]]
 
 
+class Quotas:
+    """Quotas that are the same share of every group."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def quotas(self, groups, rows, wanted):
+        self.calls += 1
+        return np.minimum(rows, -(-rows * wanted // max(1, rows.sum())))
+
+
+class Parts:
+    """Rows in parts, and how often they were read."""
+
+    def __init__(self, parts, counted=False):
+        self.parts, self.counted, self.reads = parts, counted, 0
+
+    def __iter__(self):
+        self.reads += 1
+        return (part._replace(size=np.ones_like(part.size)) if self.counted else part for part in self.parts)
+
+
+@pytest.mark.parametrize("share", [0.0, 1e-4, 0.3, 0.97, 1.0, 2.0])
+@pytest.mark.parametrize("loaded", [0, 1 << 22])
+def test_quotas_by_size_are_the_most_rows_that_fit_and_ranks_are_read_once_or_a_few_times(monkeypatch, loaded, share):
+    monkeypatch.setattr(targets, "LOADED_ROWS", loaded)
+    rng, n = np.random.default_rng(3), 20_000
+    key = ranking.keys(rng.random(n).astype(np.float32), np.zeros(n, np.int32), np.arange(n))
+    size = rng.lognormal(5, 2, n).astype(np.int64)
+    whole = ranking.Ranks(key, rng.choice([3, 8, -1, 1 << 40], n, p=[0.5, 0.3, 0.19, 0.01]), size)
+    parts = [ranking.Ranks(*(column[at : at + 1500] for column in whole)) for at in range(0, n, 1500)]
+    sized, counted, method = Parts(parts), Parts(parts, counted=True), Quotas()
+    known, wanted = ranking.totals(parts), int(size.sum() * share)
+    cut = targets._searched(sized, counted, method, known, wanted)
+    assert sized.reads + counted.reads <= (2 if loaded else 40) and method.calls <= 24
+    # Every number of rows up to the one taken, and the next, by sorting.
+    group, rows, _ = known
+    sums = [np.append(0, np.cumsum(size[order])) for order in (_first(whole, g) for g in group)]
+    fits = [
+        sum(int(total[q]) for total, q in zip(sums, Quotas().quotas(group, rows, m))) <= wanted for m in range(n + 1)
+    ]
+    most = n if all(fits) else fits.index(False) - 1
+    stays = cut.stays(whole.key, whole.group)
+    assert [int(stays[whole.group == g].sum()) for g in group] == Quotas().quotas(group, rows, most).tolist()
+    assert size[stays].sum() <= wanted
+
+
+def _first(ranks, group):
+    inside = np.flatnonzero(ranks.group == group)
+    return inside[np.lexsort(ranks.key[inside].T[::-1])]
+
+
 def test_a_dry_run_knows_the_scores_that_selects_have_made(corpus):
     from flows.pipeline import examine
 
@@ -135,4 +188,5 @@ def test_a_dry_run_knows_the_scores_that_selects_have_made(corpus):
         corpus, {"select": [KINDS["threshold"] | {"target_tokens": 5}, {"kind": "exact_duplicates", "of": "text"}]}
     )
     made = [one.label for one in examine(settings)[1]]
-    assert made[-3:] == ["score/tokens", "score/text_digest", "sample"]
+    assert made[-5:-3] == ["score/tokens", "score/text_digest"]
+    assert made[-3:] == ["select/threshold", "select/exact_duplicates", "sample"]

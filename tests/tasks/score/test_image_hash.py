@@ -110,8 +110,10 @@ def test_spread_tells_blank_pictures_from_others():
 def test_mirrored_hashes_are_those_of_the_mirrored_picture():
     mirrored = PICTURE.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     table = hashed([encode(PICTURE), encode(mirrored)], flips=True, hash="dhash").table
-    assert table["dhash_64_mirrored"].to_pylist() == table["dhash_64"].to_pylist()[::-1]
+    assert table["dhash_64_flips_mirrored"].to_pylist() == table["dhash_64_flips"].to_pylist()[::-1]
     assert ImageHasher(ImageHash(flips=True)).provides == ImageHasher(ImageHash(flips=True)).sketches
+    names = {ImageHash(**one).column for one in ({}, {"flips": True}, {"max_pixels": 9}, {"max_pixels": 8})}
+    assert len(names) == 4 and ImageHash(draft=False).column == "phash_64"
 
 
 def test_slices_and_threads_change_nothing():

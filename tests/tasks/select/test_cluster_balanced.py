@@ -146,6 +146,62 @@ def test_bad_input(vectors):
     assert select.quotas(np.unique(told.group), np.array([len(vectors)]), 4).tolist() == [min(4, len(vectors))]
 
 
+def test_rows_without_a_direction_have_no_share_and_go_first():
+    vectors = clumps(600, 8, 12, seed=7)
+    vectors[::10] = 0
+    vectors[5] = np.nan
+    none = np.arange(600) % 10 == 0
+    none[5] = True
+    for within in ("random", "central", "outer"):
+        select = method(within=within)
+        state = fitted(select, vectors, 200)
+        told = select.decide(table(vectors, ROW), state)
+        assert np.isposinf(told.rank[none]).all() and np.isfinite(told.rank[~none]).all()
+        assert set(told.reason[none]) == {"no_direction"} and set(told.reason[~none]) == {"cluster_full"}
+        groups, rows = np.unique(told.group, return_counts=True)
+        names = select.group_names(groups, state)
+        quota = {
+            wanted: dict(zip(names, select.quotas(groups, rows, wanted), strict=True)) for wanted in (60, 539, 560)
+        }
+        assert [quota[wanted]["no direction"] for wanted in quota] == [0, 0, 21]
+        assert [sum(one.values()) for one in quota.values()] == [60, 539, 560]
+        assert told.counts == {"no_direction": 61}
+        assert select.warnings(told.counts) == [
+            "61 rows are in no cluster and go first: their vectors are zero or not finite"
+        ]
+    assert method().decide(table(vectors[~none], ROW), state).counts == {}
+
+
+def test_the_sample_is_bounded_even_and_the_same_in_any_order_of_shards(monkeypatch):
+    monkeypatch.setattr(cluster_balanced, "MOST_POINTS", 500)
+    monkeypatch.setattr(cluster_balanced, "SHARD_ROWS", 100)
+    monkeypatch.setattr(cluster_balanced, "hierarchy", lambda points, *_: seen.append(points) or [points[:1]])
+    seen, select, rows = [], method(), table(clumps(5000, 8, 12, seed=8), "row")
+    sizes = {"few": [3000, 1000, 1000], "many": [250] * 20}
+    for parts in sizes.values():
+        starts = np.cumsum([0, *parts[:-1]]).tolist()
+        shards = [select.summarise(rows.slice(at, size)) for at, size in zip(starts, parts, strict=True)]
+        assert [len(shard) for shard in shards] == [min(500, max(100, size // 4)) for size in parts]
+        select.fit(shards, None)
+        select.fit(shards[::-1], None)
+    assert [len(points) for points in seen] == [500] * 4 and all(np.array_equal(seen[0], points) for points in seen[1:])
+
+
+def test_no_shard_is_better_represented_than_another(monkeypatch):
+    monkeypatch.setattr(cluster_balanced, "SHARD_ROWS", 100)
+    monkeypatch.setattr(cluster_balanced, "hierarchy", lambda points, *_: seen.append(points) or [points[:1]])
+    vectors = np.tile([1.0, 0, 0], (2200, 1))
+    vectors[2000:] = [0, 1.0, 0]  # the second shard, sent whole: nine times what the first may send of as many rows
+    seen, select, rows = [], method(), table(vectors, "row")
+    select.fit([select.summarise(rows.slice(0, 2000)), select.summarise(rows.slice(2000, 200))], None)
+    first, second = seen[0][:, :2].sum(axis=0)
+    assert 450 < first <= 500 and 30 < second < 75
+
+
+def test_many_clusters_need_no_more_memory():
+    assert method(clusters=(32767,))._wanted == 1 << 18
+
+
 def test_no_rows_and_wrong_settings():
     select, empty = method(), np.zeros((0, 4))
     state = select.fit([select.summarise(table(empty, "row"))], None)

@@ -52,6 +52,20 @@ def test_with_little_memory_the_objective_is_that_of_dense_greedy(memory):
     assert taken.gain.sum() == pytest.approx(objective(vectors, taken.rows), rel=0.02)
 
 
+def test_where_columns_have_to_be_fetched_little_more_than_one_pass_is_fetched(monkeypatch):
+    fetched, matmul = [], np.matmul
+    monkeypatch.setattr(np, "matmul", lambda a, b, out: (fetched.append(len(a)), matmul(a, b, out=out)))
+    vectors = unit(clumps(1500, 256, 60, seed=9))  # every gain shrinks with every row taken: most bounds are stale
+    ample = greedy(vectors, 150)
+    assert not fetched
+    for memory in (1 << 23, 1 << 21, 1 << 19):
+        fetched.clear()
+        taken = greedy(vectors, 150, memory=memory)
+        assert 0 < sum(fetched) < 1.6 * 1500
+        assert objective(vectors, taken.rows) >= 0.999 * objective(vectors, ample.rows)
+        assert memory < 1 << 23 or np.array_equal(taken.rows, ample.rows), "lists that fit leave out nothing"
+
+
 def test_bounded_memory_holds_columns_and_lists_to_it(monkeypatch):
     vectors, seen = clumps(2000, 32, 20, seed=2), []
     lists = covering._by_lists
@@ -179,6 +193,8 @@ def test_an_oversize_cell_is_divided_and_rows_without_a_direction_are_told():
         np.flatnonzero(told.score == 0)
     )
     assert told.score[5] == 0 and told.keeper[5] == -1
+    assert np.flatnonzero(told.reason == "no_direction").tolist() == [5, 6]
+    assert set(told.reason) == {"no_direction", "well_represented"}
 
 
 def test_no_rows_and_no_target():

@@ -8,7 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from configs.methods.diversity import GaisGraph, GaisNetwork, GaisScore
-from tasks.select.gais import build_graph, confidence, importance, keep_percentile, keep_top, scores, select, trained
+from tasks.select.gais import (
+    build_graph,
+    confidence,
+    importance,
+    keep_percentile,
+    keep_top,
+    scaled,
+    scores,
+    select,
+    trained,
+)
 from tasks.select.gais_attention import arcs
 from tasks.select.gais_graphs import Nodes, row_graph
 from tasks.select.gais_network import Network, node_scores, steps
@@ -170,12 +180,27 @@ def test_the_network_learns_and_a_mislabelled_row_comes_last():
     x, y = blobs(300)
     wrong = y.copy()
     wrong[0] = (y[0] + 1) % 3
-    settings = GaisNetwork(layers=1, hidden=8, epochs=200, dropout=0, focus=0)
+    settings = GaisNetwork(layers=1, hidden=8, epochs=100, dropout=0, focus=0)
     own = scores(x, wrong, graph="none", score="confidence", network=settings)
     likeliest = scores(x, wrong, graph="none", score=GaisScore(kind="confidence", true_class=False), network=settings)
     assert np.mean(own) > 0.6 and own[0] < 0.2 < likeliest[0]
     assert confidence(np.log([[0.2, 0.8]])).tolist() == pytest.approx([0.8])
     assert confidence(np.log([[0.2, 0.8]]), np.array([0])).tolist() == pytest.approx([0.2])
+
+
+@pytest.mark.parametrize(("kind", "part"), [("mini_batch", 0.2), ("single_level", 0.6), ("none", 0.95)])
+def test_the_usual_network_learns(kind, part):
+    import torch
+
+    x, y = blobs(240, seed=1)
+    x = scaled(x, x.min(axis=0), x.max(axis=0))
+    training = trained(Network(GaisNetwork(epochs=40), 5, 3, seed=0), x, y, GaisGraph(kind=kind), 0)
+    learned = training.run()
+    learned.layers.eval()
+    with torch.no_grad():
+        right = [learned.forward(*step).argmax(1) == step[2] for step in training._learn]
+    assert torch.cat(right).float().mean() > 0.8  # chance is a third
+    assert training.best < part * training.losses[0]  # focal: small from the start
 
 
 def test_training_goes_on_from_a_checkpoint_as_if_nothing_had_happened():

@@ -10,11 +10,12 @@ from hypothesis.extra.numpy import arrays
 from pydantic import ValidationError
 
 from configs.methods.diversity import GaisGraph
+from tasks.select import gais_graphs
 from tasks.select.gais import build_graph
 from tasks.select.gais_blocks import chunks, class_quotas, cover, held_out, sample
 from tasks.select.gais_graphs import shared_pairs as shared
 from tasks.select.gais_graphs import similar_pairs, similarity
-from tasks.select.hashing import sign_keys
+from tasks.select.hashing import bucket_edges, sign_keys
 
 X = np.array([(0, 0), (0.1, 0), (0, 0.2), (1, 1), (0.9, 1), (0.5, 0.6)])
 Y = np.array([0, 0, 0, 1, 1, 1])
@@ -114,6 +115,22 @@ def test_a_tighter_threshold_only_takes_edges_away(kind, loose, tight):
     x, y = blobs()
     more, fewer = (set(map(tuple, build_graph(x, y, kind, **s)[0].T.tolist())) for s in (loose, tight))
     assert fewer < more and fewer
+
+
+def test_pairs_are_told_apart_by_sorting(monkeypatch):
+    keys = [np.arange(200, dtype=np.uint64) // np.uint64(30 + view) for view in range(2)]
+    graph = GaisGraph(kind="single_level", tables=2, max_bucket=7)
+    wanted = set().union(*(map(tuple, bucket_edges(key, max_bucket=7, seed=i).T) for i, key in enumerate(keys)))
+    monkeypatch.setattr(np, "unique", None)  # it hashes, which takes ten times as long for millions of pairs
+    assert list(map(tuple, shared(keys, graph, 0)[0].T)) == sorted(wanted)
+
+
+@pytest.mark.parametrize("diagonal", [False, True])
+def test_places_of_few_rows_alone_are_kept(diagonal):
+    gais_graphs._kept_places.cache_clear()
+    for n, kept in [(3, 1), (gais_graphs.KEPT_ROWS, 2), (gais_graphs.KEPT_ROWS + 1, 2)]:
+        similar_pairs(np.eye(n, dtype=np.float32), 0.5, diagonal)
+        assert gais_graphs._kept_places.cache_info().currsize == kept
 
 
 def test_no_edge_leaves_its_batch_or_bucket():

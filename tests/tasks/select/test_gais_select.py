@@ -19,7 +19,7 @@ from storage.exchange import ROW
 from storage.states import Checkpoint
 from tasks import load
 from tasks.embed.vectors import pack
-from tasks.select import METHODS, gais_buckets, gais_sample, gais_tuning
+from tasks.select import METHODS, gais_buckets, gais_graphs, gais_sample, gais_select, gais_tuning
 from tasks.select.gais_clusters import centroids, nearest
 from tasks.select.gais_columns import features_of, labels_of
 from tasks.select.gais_scores import shared_out
@@ -109,6 +109,19 @@ def test_rows_without_label_or_features_have_reasons_of_their_own():
     assert one.group_names(np.array([-1, 0]), state) == ["no label", "a"]
 
 
+@pytest.mark.parametrize("kind", [pa.null(), pa.string()])
+@pytest.mark.parametrize("size", [{}, {"percentile": 0.5}])
+def test_rows_of_which_none_has_a_label_may_all_stay(kind, size):
+    rows, one = table(20, labels=pa.nulls(20, kind)), method(unlabelled="keep", **size)
+    state = fitted(one, [rows])
+    told = one.decide(rows, state)
+    assert told.keep.all() and set(told.group) == {-1} and not one.partition(rows, state).any()
+    groups = np.unique(told.group)
+    assert one.quotas(groups, np.array([20]), None).tolist() == [20]
+    assert one.quotas(groups, np.array([20]), 7).tolist() == [7]
+    assert one.group_names(groups, state) == ["no label"]
+
+
 def test_an_empty_run_goes_through():
     rows, one = table(20).slice(0, 0), method()
     state = fitted(one, [rows, rows])
@@ -163,8 +176,9 @@ def test_clusters_stand_in_for_labels():
     assert nearest(np.eye(3, dtype=np.float32), centroids(np.eye(3, dtype=np.float32), 5, 0)).max() == 2
 
 
-def test_training_goes_on_where_it_broke_off(tmp_path):
-    rows, wanted = table(), None
+def test_training_goes_on_where_it_broke_off(tmp_path, monkeypatch):
+    monkeypatch.setattr(gais_select, "SAVE_SECONDS", 0)
+    rows = table()
     checkpoint = Checkpoint(str(tmp_path / "checkpoint.npz"))
 
     class Broken(Exception):
@@ -183,11 +197,35 @@ def test_training_goes_on_where_it_broke_off(tmp_path):
     assert same(wanted, fitted(method(), [rows], checkpoint)) and int(checkpoint.load()["epoch"]) == 3
 
 
-def test_sampled_batches_leave_rows_without_a_score_to_go_first():
+def test_rows_that_no_batch_has_drawn_go_and_count_in_no_quota():
     rows, one = table(), method(graph={"mode": "sample", "batch_rows": 20, "batches": 2})
     told = one.decide(rows, fitted(one, [rows]))
     unseen = np.isnan(told.score)
-    assert 260 <= unseen.sum() <= 280 and np.all(told.rank[unseen] == np.inf) and told.keep.all()
+    assert 260 <= unseen.sum() <= 280 and np.array_equal(told.keep, ~unseen)
+    assert set(told.reason[unseen]) == {"in_no_batch"} <= Gais.reasons.keys()
+    assert set(told.reason[~unseen]) == {"less_important"} and np.all(told.rank[unseen] == np.inf)
+
+
+def test_sampled_batches_cost_the_same_however_many_rows_there_are(monkeypatch):
+    asked, whole = [], gais_graphs.similarity
+
+    def counted(x, metric):
+        asked.append(len(x) ** 2)
+        return whole(x, metric)
+
+    monkeypatch.setattr(gais_graphs, "similarity", counted)
+    scored = []
+    for n in (2500, 9000):  # three buckets, and nine: more than there are batches
+        rows = table(n)
+        one = method(graph={"mode": "sample", "batch_rows": 50, "batches": 5}, bucket_rows=1000)
+        state = fitted(one, [rows])
+        bucket = one.partition(rows, state)
+        asked.clear()
+        told = [one.decide(rows.filter(pa.array(bucket == b)), state) for b in range(int(state["buckets"]))]
+        assert asked == [50**2] * 5
+        scored.append(sum(int(np.isfinite(part.score).sum()) for part in told))
+        assert all(np.all(part.rank[np.isnan(part.score)] == np.inf) for part in told)
+    assert 240 <= scored[0] <= 250 >= scored[1] >= 240
 
 
 def test_a_hash_bucket_that_is_too_large_is_divided(monkeypatch):
@@ -224,6 +262,7 @@ def test_a_target_is_shared_out_exactly_and_more_rows_never_cost_a_class(counts,
     assert np.all(np.abs(sizes - wanted * counts / counts.sum()) <= len(counts)) or wanted > counts.sum()
 
 
+@pytest.mark.nightly
 def test_tuning_finds_settings_and_is_repeatable():
     pytest.importorskip("optuna")
     rng = np.random.default_rng(0)
@@ -235,8 +274,19 @@ def test_tuning_finds_settings_and_is_repeatable():
         assert first == again and first[0].kind == kind and first[1].epochs == 3
 
 
+def test_whatever_makes_the_numbers_is_told():
+    facts = method().depends_on()
+    assert facts["keep_ratio"] == 0.04 and "faiss" not in facts and "optuna" not in facts
+    assert method(graph={"kind": "multi_level"}).depends_on()["bits"] == (16, 12, 8)
+    assert len(method(labels="cluster").depends_on()["faiss"]) == 1
+    assert "optuna" in method(tune_trials=1).depends_on()
+
+
 def test_without_optuna_one_sentence_says_what_to_install(monkeypatch):
     monkeypatch.setattr(gais_tuning.importlib.util, "find_spec", lambda name: None)
+    method().check()
+    with pytest.raises(ConfigError, match=r"pip install 'mixwright\[tune\]'"):
+        method(tune_trials=1).check()
     with pytest.raises(ConfigError, match=r"pip install 'mixwright\[tune\]'"):
         gais_tuning.tuned(np.zeros((4, 1)), np.zeros(4, int), Gais(tune_trials=1), seed=0)
 
@@ -257,7 +307,11 @@ def test_settings_at_odds_are_refused(bad):
 
 @pytest.mark.parametrize(
     ("graph", "size"),
-    [("mini_batch", {"keep_ratio": 0.2}), ("multi_level", {"target_rows": 50}), ("mini_batch", {"target_bytes": 4000})],
+    [
+        ("multi_level", {"target_rows": 50}),
+        pytest.param("mini_batch", {"keep_ratio": 0.2}, marks=pytest.mark.nightly),
+        pytest.param("mini_batch", {"target_bytes": 4000}, marks=pytest.mark.nightly),
+    ],
 )
 def test_a_run_keeps_its_share_of_every_source(tmp_path, graph, size):
     corpora.write_corpus(tmp_path / "in", shards=3, count=60)

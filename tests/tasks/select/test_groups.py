@@ -7,7 +7,7 @@ import pytest
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from tasks.select.groups import components, greedy, persistence
+from tasks.select.groups import closest_first, components, greedy, persistence
 
 
 def graph(seed, n=60, edges=90):
@@ -59,9 +59,26 @@ def test_linkage_gives_the_components_of_every_threshold(seed):
     assert (place[keeper[gone]] < place[gone]).all()
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_the_closest_pairs_go_first_and_no_pair_is_left(seed):
+    pairs, order, n = graph(seed)
+    place = np.argsort(order)
+    keeper, similarity = closest_first(pairs, order, n)
+    alike = {frozenset((int(a), int(b))): s for a, b, s in zip(*pairs)}
+    gone = np.flatnonzero(keeper >= 0)
+    assert all(alike[frozenset((int(row), int(keeper[row])))] == similarity[row] for row in gone)
+    assert (place[keeper[gone]] < place[gone]).all()
+    for threshold in (0.55, 0.7, 0.9):
+        stays = ~(similarity >= np.float32(threshold))
+        left = (pairs[2] >= np.float32(threshold)) & stays[pairs[0]] & stays[pairs[1]]
+        assert not left.any()
+        up = stays[keeper[gone]] | (similarity[keeper[gone]] <= similarity[gone])
+        assert up.all()  # a keeper outlives the rows it stands for, or goes by a pair that is less alike
+
+
 def test_no_rows_and_no_pairs():
     nothing = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
-    for rule in (greedy, components, persistence):
+    for rule in (greedy, components, persistence, closest_first):
         for n in (0, 3):
             keeper, similarity = rule(nothing, np.arange(n), n)
             assert keeper.tolist() == [-1] * n and np.isnan(similarity).all()

@@ -106,8 +106,9 @@ def test_partners_are_drawn_evenly():
 
 
 def test_all_rows_equal_is_linear():
-    edges = bucket_edges(np.zeros(200_000, np.uint64), max_bucket=8)
-    assert edges.shape[1] <= 1_600_000 and len(np.unique(edges)) == 200_000
+    edges = bucket_edges(np.zeros(100_000, np.uint64), max_bucket=8)
+    degree = np.bincount(edges.ravel())
+    assert edges.shape[1] <= 800_000 and len(degree) == 100_000 and degree.min() >= 8
 
 
 def test_keys_must_be_whole_numbers():

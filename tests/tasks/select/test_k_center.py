@@ -101,3 +101,11 @@ def test_a_cut_through_all_cells_leaves_no_row_farther_than_the_cut():
     order = np.argsort(rank, kind="stable")
     for k in (50, 400):
         assert radius(vectors, order[:k]) <= -rank[order[k]] + 1e-3
+
+
+def test_rows_without_a_direction_have_a_reason_of_their_own():
+    vectors = clumps(50, 8, 5, seed=8)
+    vectors[[3, 9]] = 0
+    told = k_center.KCenter(KCenter(target_rows=10), seed=3).decide(table(vectors), {})
+    assert np.flatnonzero(told.reason == "no_direction").tolist() == [3, 9] and told.keeper[3] == told.keeper[9] == -1
+    assert {"no_direction", "near_a_centre"} == set(told.reason) == set(KCenter.reasons)

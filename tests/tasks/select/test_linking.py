@@ -8,12 +8,13 @@ import pytest
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from storage import exchange
 from storage.exchange import ROW, SHARD, Gathering
 from storage.shards import Shard
 from storage.steps import Step
 from tasks.select import GROUP, linking
-from tasks.select.linking import ROW_BITS, Links, join, link_bucket, spill_keys, stars, unite
+from tasks.select.decisions import counts
+from tasks.select.linking import ROW_BITS, Links, join, link_bucket, settle, spill_keys, stars, unite
+from tasks.select.sorting import distinct
 
 
 class Keyed:
@@ -26,43 +27,88 @@ def table(number, keys):
     return pa.table({ROW: np.arange(n), "keys": list(keys), SHARD: pa.array(np.full(n, number), pa.int32())})
 
 
-@pytest.mark.parametrize("buckets", [1, 7])
-def test_rows_meet_by_chains_of_keys(tmp_path, monkeypatch, buckets):
-    monkeypatch.setattr(linking, "PARTITION_ROWS", 10)
-    rng = np.random.default_rng(1)
-    keys = rng.integers(0, 150, (90, 3))
-    step = Step(str(tmp_path), "select", "test", "f")
-    shards = [table(number, keys[number::3]) for number in range(3)]
-    for number, rows in enumerate(shards):
-        shard = Shard(number, f"{number}.parquet", "", f"d{number}", 30)
+def company(folder, keys, shard_count, buckets):
+    """Link rows by their keys, dealt to shards in turn: each row's component, -1 alone, and its bucket; int64 `(n,)`."""
+    step, n = Step(str(folder), "select", "test", "f"), len(keys)
+    tables = [table(number, keys[number::shard_count]) for number in range(shard_count)]
+    names = [f"d{number}" for number in range(shard_count)]
+    for number, rows in enumerate(tables):
+        shard = Shard(number, f"{number}.parquet", "", names[number], rows.num_rows)
         spill_keys(step, Keyed(), {}, shard, rows, buckets)
-    names = ["d0", "d1", "d2"]
     known = Gathering(step, linking.KEYS, names).buckets()
     for bucket in known:
         link_bucket(step, bucket, Gathering(step, linking.KEYS, names).gather(bucket))
     assert linking.linked(step) == {str(bucket) for bucket in known}
     join(step, known)
-
-    row_of = np.concatenate([np.arange(90)[number::3] for number in range(3)])
-    every = np.concatenate([keys[number::3] for number in range(3)])
-    same = (every[:, None, :] == every[None, :, :]).any(axis=2)
-    _, wanted = connected_components(coo_array(same), directed=False)
-    found, at = np.full(90, -1), 0
-    meeting: dict[int, set[int]] = {}
-    for rows in shards:
+    group, where = np.full(n, -1), np.full(n, -1)
+    for number, rows in enumerate(tables):
         joined, into, alone = Links(step).divide(rows)
-        assert joined.num_rows + alone.num_rows == 30 and (alone[GROUP].to_numpy() < 0).all()
+        assert joined.num_rows + alone.num_rows == rows.num_rows and (alone[GROUP].to_numpy() < 0).all()
         assert len(set(alone[GROUP].to_pylist())) == alone.num_rows
-        found[at + joined[ROW].to_numpy()] = joined[GROUP].to_numpy()
-        for bucket, group in zip(into.tolist(), joined[GROUP].to_pylist()):
-            meeting.setdefault(group, set()).add(bucket)
-        at += 30
+        at = number + shard_count * joined[ROW].to_numpy()
+        group[at], where[at] = joined[GROUP].to_numpy(), into
+    return group, where, counts(step)
+
+
+@pytest.mark.parametrize("pending", [0, 1 << 20])
+@pytest.mark.parametrize("buckets", [1, 7])
+def test_rows_meet_by_chains_of_keys(tmp_path, monkeypatch, buckets, pending):
+    monkeypatch.setattr(linking, "PARTITION_ROWS", 10)
+    monkeypatch.setattr(linking, "PENDING_PLACES", pending)
+    keys = np.random.default_rng(1).integers(0, 150, (90, 3))
+    group, where, counted = company(tmp_path, keys, 3, buckets)
+    same = (keys[:, None, :] == keys[None, :, :]).any(axis=2)
+    _, wanted = connected_components(coo_array(same), directed=False)
     sizes = np.bincount(wanted)
-    assert np.array_equal(found >= 0, sizes[wanted] > 1)
-    for group in np.unique(found[found >= 0]):
-        assert len(set(wanted[found == group])) == 1 and (found == group).sum() == sizes[wanted[found == group][0]]
-    assert all(len(where) == 1 for where in meeting.values()) and len(set().union(*meeting.values())) > 1
-    assert len(row_of) == 90
+    assert np.array_equal(group >= 0, sizes[wanted] > 1) and not counted
+    for one in np.unique(group[group >= 0]):
+        members = group == one
+        assert np.array_equal(members, wanted == wanted[members][0]) and len(set(where[members])) == 1
+    assert len(set(where[where >= 0])) > 1
+    by_place = np.lexsort((np.arange(90), np.arange(90) % 3))  # shard, then row
+    numbers = group[by_place][group[by_place] >= 0]
+    assert list(dict.fromkeys(numbers.tolist())) == list(range(numbers.max() + 1))  # in the order of first rows
+
+
+@pytest.mark.parametrize("buckets", [1, 7])
+def test_a_component_too_large_is_split_into_even_parts_with_equal_rows_together(tmp_path, monkeypatch, buckets):
+    monkeypatch.setattr(linking, "COMPONENT_ROWS", 100)
+    monkeypatch.setattr(linking, "PARTITION_ROWS", 100)
+    rng = np.random.default_rng(2)
+    # 30 texts of 10 copies each, all chained by a first key; a pair; 100 equal rows, which are few enough; 50 alone.
+    text = rng.permutation(np.repeat(np.arange(30), 10))
+    keys = np.concatenate(
+        [
+            np.stack([np.zeros(300, int), *(1000 * column + text for column in range(1, 13))], 1),
+            np.full((2, 13), 50_000),
+            np.full((100, 13), 60_000),
+            np.arange(90_000, 90_650).reshape(50, 13),
+        ]
+    )
+    group, where, counted = company(tmp_path, keys, 3, buckets)
+    assert counted == {"split_components": 1} and (group[402:] == -1).all()
+    assert np.bincount(group[:402]).tolist() in ([100, 100, 100, 2, 100], [100, 100, 100, 100, 2])
+    assert len(set(group[300:302])) == 1 and len(set(group[302:402])) == 1 and np.bincount(where[:402]).max() <= 199
+    assert len(set(group[:300])) == 3
+    if buckets > 1:  # in one bucket the chaining key hides the others
+        assert all(len(set(group[:300][text == one])) == 1 for one in range(30))
+    assert "1 groups of candidates" in linking.warnings(counted)[0] and linking.warnings({"other": 1}) == []
+
+
+@pytest.mark.parametrize("most", [1000, 299])
+def test_equal_rows_are_one_component_up_to_the_cap(tmp_path, monkeypatch, most):
+    monkeypatch.setattr(linking, "COMPONENT_ROWS", most)
+    group, where, counted = company(tmp_path, np.full((900, 14), 7), 3, 5)
+    assert np.bincount(group).tolist() == ([900] if most == 1000 else [225] * 4)
+    assert counted == ({} if most == 1000 else {"split_components": 1}) and (where == 0).all()
+
+
+def test_distinct_values_are_those_of_numpy():
+    rng = np.random.default_rng(0)
+    for n in (0, 1, 2, 5000):
+        one, other = rng.integers(-50, 3000, n), rng.integers(0, 3000, n // 2)
+        found = distinct(one, other)
+        assert np.array_equal(found, np.unique(np.concatenate([one, other]))) and found.dtype == np.int64
 
 
 def test_equal_rows_have_links_as_many_as_rows():
@@ -74,10 +120,13 @@ def test_equal_rows_have_links_as_many_as_rows():
 
 def test_union_names_the_lowest():
     root = np.arange(6)
-    unite(root, np.array([5, 3, 4]), np.array([4, 1, 3]))
+    unite(root, np.array([5, 3]), np.array([4, 1]))
+    unite(root, np.array([4]), np.array([3]))
+    settle(root)
     assert root.tolist() == [0, 1, 2, 1, 1, 1]
 
 
 def test_one_key_in_two_columns_is_no_company():
-    assert linking.mix(np.array([7], np.uint64), 0)[0] != linking.mix(np.array([7], np.uint64), 1)[0]
-    assert exchange.SHARD == SHARD
+    keys = np.append(np.arange(5000, dtype=np.uint64), np.uint64(2**64 - 1))
+    columns = [linking.mix(keys, column) for column in range(3)]
+    assert len(np.unique(columns)) == 3 * len(keys)  # and no two keys of a column become one

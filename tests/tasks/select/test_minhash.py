@@ -15,7 +15,7 @@ from configs.methods.duplicates import MinHash
 from configs.methods.score import MinHashSignature
 from storage.exchange import ROW, SHARD
 from tasks.score import minhash as sketches
-from tasks.select import GROUP, banding, minhash
+from tasks.select import GROUP, banding, linking, minhash
 
 
 def method(**changes):
@@ -261,3 +261,25 @@ def test_in_a_run_a_target_is_met_exactly(tmp_path, shards):
     mix = run_corpus(corpus_config(tmp_path, over))
     outcomes = [row for row in ledger_rows(mix) if row["outcome"] != "quarantined"]
     assert sum(row["stage"] != "select/minhash" for row in outcomes) == 37
+
+
+@pytest.mark.parametrize("most", [1000, 25])
+def test_in_a_run_copies_beyond_what_is_decided_at_once_are_told_of(tmp_path, monkeypatch, most):
+    monkeypatch.setattr(linking, "COMPONENT_ROWS", most)
+    monkeypatch.setattr(linking, "PARTITION_ROWS", 10)  # parts of a component go to buckets of their own
+    write_corpus(tmp_path / "in", shards=2, count=40)
+    for file in (tmp_path / "in").iterdir():
+        columns = pq.read_table(file).to_pydict()
+        columns["text"][9:] = ["the same words on every page"] * 31
+        pq.write_table(pa.table(columns), file)
+    log: list[str] = []
+    mix = run_corpus(corpus_config(tmp_path, {"select": [{"kind": "minhash"}]}), log)
+    copies = [row for row in ledger_rows(mix) if row["row"] >= 9]
+    stay = [(row["file"], row["row"]) for row in copies if row["reason"] != "near_duplicate_text"]
+    warned = [line for line in log if "groups of candidates have more than 25 rows each" in line]
+    # 62 copies: one part, or three of 20 and 21 in the order of their places.
+    assert stay == (
+        [("00000.parquet", 9)] if most == 1000 else [(f"{i // 31:05d}.parquet", 9 + i % 31) for i in (0, 21, 42)]
+    )
+    assert len(warned) == (most == 25)
+    assert {(row["keeper_file"], row["keeper_row"]) for row in copies if row["keeper_file"]} <= set(stay)

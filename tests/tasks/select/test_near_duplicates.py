@@ -8,8 +8,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from configs.methods.duplicates import NearDuplicates
+from flows.planning import facts_of
+from tasks.embed.device import planned_for
 from tasks.embed.vectors import pack
-from tasks.select import alike, cells, linkage, near_duplicates
+from tasks.select import METHODS, alike, cells, linkage, near_duplicates
 from tasks.select.alike import Cell
 
 
@@ -161,6 +163,35 @@ def test_blocks_do_not_matter(groups, monkeypatch):
     assert np.array_equal(whole.keep, again.keep) and np.array_equal(whole.keeper, again.keeper)
 
 
+def dense(n=4096, dim=64):
+    """One tight cluster, with a second one far from it."""
+    rng = np.random.default_rng(6)
+    vectors = np.eye(2, dim)[(np.arange(n) % 16 == 0).astype(int)]
+    return (vectors + rng.normal(0, 0.1 / dim**0.5, (n, dim))).astype(np.float16)
+
+
+def test_of_many_pairs_components_gather_few(monkeypatch):
+    gathered, single = [], linkage._single
+    monkeypatch.setattr(
+        linkage, "_single", lambda many, n: gathered.append(sum(len(one.i) for one in many)) or single(many, n)
+    )
+    link, similarity = linkage.components(Cell([dense()], floor=0.9, cut=0.95))
+    assert sum(gathered) < 3 * 4096 and (link >= 0).sum() == 4094
+    every = linkage.components(Cell([dense()]))
+    assert np.array_equal(link, np.where(every[1] >= 0.9, every[0], -1)) and similarity.max() == every[1].max()
+
+
+@pytest.mark.parametrize("pairs", [0, 10**9])
+def test_trees_and_lists_of_pairs_join_the_same_components(pairs, monkeypatch):
+    monkeypatch.setattr(linkage, "DENSE", pairs)
+    monkeypatch.setattr(alike, "BLOCK", 50)
+    vectors = blobs(2, spread=0.3)
+    seen, similarity = told(vectors, groups="components", threshold=0.93), cosines(vectors)
+    for tau in (0.9, 0.93, 0.96):
+        assert np.array_equal(seen.score >= tau - 1e-6, components(similarity, tau) != np.arange(300))
+    assert np.nanmin(seen.score) >= 0.88 - 1e-5, "nothing below the floor"
+
+
 @pytest.mark.parametrize("groups", ["components", "semdedup"])
 def test_scores_tell_what_any_threshold_from_the_floor_up_would_keep(groups):
     vectors = blobs(7, spread=0.2)
@@ -239,10 +270,17 @@ def test_a_target_keeps_what_the_threshold_of_that_size_keeps(groups, block, mon
     assert len(sizes) > 4
 
 
-def test_greedy_with_a_target_ranks_as_components_do():
+def test_greedy_with_a_target_leaves_no_pair_and_joins_no_chains():
     vectors = blobs(4)
-    one, two = (told(vectors, groups=groups, target_fraction=0.5) for groups in ("greedy", "components"))
-    assert np.array_equal(one.rank, two.rank) and np.array_equal(one.keeper, two.keeper)
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    ranked = told(vectors, groups="greedy", target_fraction=0.5)
+    for keep in (40, 150):
+        stays = kept_by_rank(ranked, keep)
+        cut = ranked.rank[~stays, 0].min()
+        left = unit[stays].astype(np.float64)
+        assert (left @ left.T - 2 * np.eye(keep)).max() <= cut + 1e-3
+    gone = np.flatnonzero(ranked.keeper >= 0)
+    assert np.allclose(np.sum(unit[gone] * unit[ranked.keeper[gone]], axis=1), ranked.score[gone], atol=2e-3)
 
 
 def test_whoever_stands_for_a_ranked_row_comes_before_it():
@@ -251,7 +289,7 @@ def test_whoever_stands_for_a_ranked_row_comes_before_it():
     ranked = method(keep_by="s", target_rows=10).decide(rows, {})
     linked = ranked.keeper >= 0
     scores = rows["s"].to_numpy()
-    assert linked.sum() == 299
+    assert linked.sum() > 250  # rows that are not alike at all are linked with none
     assert np.all(scores[ranked.keeper[linked]] >= scores[linked])
     assert np.allclose(ranked.rank[:, 1], -scores, atol=1e-6)  # among copies the worse by `keep_by` goes first
 
@@ -396,6 +434,18 @@ def test_settings_that_do_not_go_together_are_refused(given, told):
 def test_the_threshold_is_that_of_before_if_none_is_given():
     config = NearDuplicates()
     assert config.cut("image") == 0.95 and NearDuplicates(**config.model_dump()) == config
+
+
+def test_fingerprints_tell_the_device_and_the_thresholds_that_were_left_open():
+    with planned_for(gpus=False):
+        here = method().depends_on()
+    with planned_for(gpus=True):
+        there = method().depends_on()
+    assert there["device"] == "cuda" and here["faiss"] == there["faiss"] and here["faiss"]
+    assert here["thresholds"] == [0.95] and method(threshold=0.9).depends_on()["thresholds"] == [0.9]
+    both = method(embedding="both", threshold=0.9, text_threshold=0.8)
+    assert both.depends_on()["thresholds"] == [0.9, 0.8]
+    assert "numba" in facts_of(METHODS, "near_duplicates", method())["versions"]
 
 
 @pytest.mark.gpu

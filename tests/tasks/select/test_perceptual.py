@@ -13,8 +13,9 @@ from PIL import Image, ImageDraw
 
 from configs.methods.duplicates import Perceptual as Config
 from configs.methods.score import ImageHash
+from flows.pipeline import examine
 from tasks.score.image_hash import ImageHasher
-from tasks.select import hamming, perceptual
+from tasks.select import covers, hamming, linking, perceptual
 from tasks.select.perceptual import Perceptual
 
 
@@ -36,7 +37,7 @@ def apart(a, b):
 
 
 @pytest.mark.parametrize("bits, distance", [(64, 0), (64, 1), (64, 4), (64, 8), (144, 6), (256, 20), (1024, 40)])
-@pytest.mark.parametrize("agree", [1, 2])
+@pytest.mark.parametrize("agree", [0, 1, 2])
 def test_all_pairs_are_found_once(bits, distance, agree, monkeypatch):
     words = strings(bits, distance, seed=bits + distance)
     monkeypatch.setattr(hamming, "chunks_to_agree", lambda *_: agree)
@@ -58,6 +59,8 @@ def test_masks_are_all_choices_of_chunks():
 
 def test_many_strings_that_agree_are_compared_in_part_and_counted(monkeypatch):
     monkeypatch.setattr(hamming, "WINDOW", 8)
+    monkeypatch.setattr(hamming, "ALL_PAIRS", 0)
+    monkeypatch.setattr(hamming, "chunks_to_agree", lambda *_: 1)
     words = np.arange(256, dtype=np.uint64)[:, None]  # each differs from each in few of the same eight bits
     found = hamming.near(words, 64, 4)
     assert found.capped and 0 < len(found.i) <= 5 * 256 * 8
@@ -66,6 +69,89 @@ def test_many_strings_that_agree_are_compared_in_part_and_counted(monkeypatch):
     monkeypatch.setattr(hamming, "MOST_PAIRS", 1000)
     monkeypatch.setattr(hamming, "PAIRS_EACH", 0)
     assert len(hamming.near(words, 64, 4).i) <= 1000
+    monkeypatch.setattr(hamming, "chunks_to_agree", lambda *_: 0)  # too many pairs for that, too
+    assert hamming.near(words, 64, 4).capped
+
+
+def test_all_are_compared_where_chunks_tell_nothing_apart(monkeypatch):
+    words = np.random.default_rng(1).integers(0, 1 << 64, (12_000, 1), np.uint64)
+    assert hamming.chunks_to_agree(len(words), 64, 16) == 0 and hamming.chunks_to_agree(1 << 20, 64, 4) > 0
+    found = hamming.near(words, 64, 16)
+    expected = len(words) * (len(words) - 1) / 2 * sum(comb(64, k) for k in range(17)) / 2**64
+    assert found.capped == 0 and abs(len(found.i) - expected) < 5 * expected**0.5  # 2,784 by the binomial
+    assert (found.i < found.j).all() and (np.bitwise_count(words[found.i] ^ words[found.j])[:, 0] <= 16).all()
+    # Alike in all but a few bits: chunks seem to tell more apart than they do.
+    alike = np.unique(np.random.default_rng(2).integers(0, 1 << 15, 4000, np.uint64))[:, None]
+    monkeypatch.setattr(hamming, "chunks_to_agree", lambda *_: 1)
+    monkeypatch.setattr(hamming, "WINDOW", 16)
+    found = hamming.near(alike, 64, 2)
+    assert found.capped == 0 and len(found.i) == np.sum(np.triu(apart(alike, alike) <= 2, 1))
+    monkeypatch.setattr(hamming, "ALL_PAIRS", 1000)
+    assert hamming.near(alike, 64, 2).capped
+
+
+@pytest.mark.parametrize(
+    "bits, distance, parts, q",
+    [(64, 4, 1, 2), (64, 4, 1, 3), (64, 4, 1, 4), (64, 4, 2, 5), (144, 8, 3, 2), (256, 8, 5, 3), (64, 0, 1, 7)],
+)
+def test_strings_within_a_distance_agree_under_one_mask(bits, distance, parts, q):
+    masks = covers.cover(bits, distance, parts, q)
+    directions = (q ** (distance // parts + 1) - 1) // (q - 1)
+    assert len(masks) == parts * directions
+    rng = np.random.default_rng(0)
+    flips = np.argsort(rng.random((3000, bits)), axis=1)[:, :distance]
+    table = np.unpackbits(masks.view(np.uint8), axis=1, bitorder="little")[:, :bits]
+    assert (~table[:, flips].any(axis=2)).any(axis=0).all()
+    lengths = table.sum(axis=1)
+    assert abs(lengths.mean() * parts / bits - q ** (distance // parts) / directions) < 0.03 and lengths.min() > 0
+
+
+@pytest.mark.parametrize(
+    "count, bits, distance", [(1_100_000, 64, 4), (8_000_000, 64, 4), (1_100_000, 144, 8), (1_100_000, 256, 16)]
+)
+def test_few_meet_by_chance_however_many_there_are(count, bits, distance):
+    masks = covers.fitting(count, bits, distance)
+    assert covers.company(count, masks) <= covers.COMPANY and len(masks) <= covers.MOST_KEYS
+    assert len(covers.fitting(count // 10, bits, distance)) <= len(masks)
+    assert len(perceptual.linking_masks(count, bits, distance)) == len(masks)
+    flipped = perceptual.linking_masks(count, bits, distance, flips=True)
+    assert 4 * covers.company(count, flipped) <= covers.COMPANY
+    hundred = covers.fitting(100_000_000, bits, min(distance, bits // 20))
+    assert covers.company(100_000_000, hundred) < 0.5  # from one on, nearly all would be one group
+
+
+def groups_of(words, masks):
+    """Component of every row whose hashes agree under a mask, in links of runs, as the generic code makes them."""
+    root = np.arange(len(words))
+    for mask in masks:
+        linking.unite(root, *linking.stars(hamming.masked(words, mask), np.arange(len(words))))
+    linking.settle(root)
+    return root
+
+
+def test_rows_linked_by_chance_stay_few(monkeypatch):
+    monkeypatch.setattr(perceptual, "ROWS_TOGETHER", 10_000)
+    monkeypatch.setattr(covers, "ENTROPY", 1.0)
+    n, distance = 40_000, 3
+    rng = np.random.default_rng(0)
+    words = rng.integers(0, 1 << 48, n + 500, np.uint64)[:, None]
+    for row in range(500):
+        words[n + row] = words[row] ^ np.bitwise_or.reduce(np.uint64(1) << rng.choice(48, distance).astype(np.uint64))
+    masks = perceptual.linking_masks(len(words), 48, distance)
+    root = groups_of(words, masks)
+    assert (root[n:] == root[:500]).all()
+    sizes = np.bincount(root)
+    assert sizes.max() <= 5 and (sizes[sizes > 1] - 1).sum() < 500 + 0.05 * n
+    assert np.bincount(groups_of(words, hamming.masks(48, distance, 1))).max() > n / 2  # as few masks would have it
+
+
+@pytest.mark.parametrize("one", [{"flips": True}, {"max_pixels": 1_000_000}])
+def test_selects_that_differ_in_their_hashes_have_their_own(tmp_path, one):
+    corpus(tmp_path / "in")
+    select = [{"kind": "perceptual"}, {"kind": "perceptual"} | one]
+    for order in (select, select[::-1]):
+        settings = corpora.config(tmp_path, {"select": order, "sample": {"kind": "iid", "batch_size": 4}})
+        assert len([planned for planned in examine(settings)[1] if planned.config.kind == "image_hash"]) == 2
 
 
 def test_room_for_pairs_grows():
@@ -88,7 +174,8 @@ def table(hashes, spread=50.0, pixels=None, uids=None, mirrored=None):
         "__row": pa.array(range(n), pa.int64()),
     }
     if mirrored:
-        columns["phash_64_mirrored"] = pa.array([int(value).to_bytes(8, "little") for value in mirrored], pa.binary(8))
+        columns = {name.replace("phash_64", "phash_64_flips"): column for name, column in columns.items()}
+        columns["phash_64_flips_mirrored"] = pa.array([int(v).to_bytes(8, "little") for v in mirrored], pa.binary(8))
     return pa.table(columns)
 
 
@@ -124,7 +211,8 @@ def test_mirrored_copies_are_found_if_wanted():
     rng = np.random.default_rng(0)
     a, b, c, d = (int(value) for value in rng.integers(0, 1 << 63, 4))
     rows = table([a, b ^ 1, b, c], mirrored=[b, a, a ^ 6, d])
-    assert decide(rows, keep_by=None).keep.tolist() == [True, True, False, True]
+    unflipped = rows.rename_columns([name.replace("_flips", "") for name in rows.column_names])
+    assert decide(unflipped, keep_by=None).keep.tolist() == [True, True, False, True]
     told = decide(rows, keep_by=None, flips=True)
     assert told.keep.tolist() == [True, False, False, True] and told.keeper.tolist() == [-1, 0, 0, -1]
     assert told.score[2] == 1 and told.score[1] == 1  # b is a's mirrored hash, and a is that of the second
@@ -149,7 +237,7 @@ def test_alike_rows_share_a_key_and_rows_without_a_picture_none(hash_size, monke
     method, bits = Perceptual(config, seed=0), hash_size**2
     words = strings(bits, config.max_distance, seed=3)
     state = method.fit([pa.table({"rows": [60]}), pa.table({"rows": [1_000_000]})], None)
-    assert 1 < len(state["masks"]) <= perceptual.MOST_KEYS
+    assert 1 < len(state["masks"]) <= covers.MOST_KEYS
     n = len(words)
     rows = pa.table(
         {

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from configs.errors import StageError
 from tasks.select import ranking
 from tasks.select.ranking import Ranks, find, keys, totals
 from tasks.select.targets import standing
@@ -66,6 +67,18 @@ def test_the_cut_is_that_of_sorting_everything(seed, n, groups, ties, columns, m
     assert np.array_equal(stays, by_sorting(ranks, group, quota))
     if most_size == 1:
         assert stays.sum() == np.minimum(quota, rows).sum()
+
+
+def test_very_many_groups_are_refused_in_one_sentence_before_anything_is_counted():
+    class Untouched:
+        def __iter__(self):
+            raise AssertionError("the rows were read")
+
+    group = np.arange(ranking.MOST_GROUPS + 1)
+    ones = np.ones(len(group), np.int64)
+    with pytest.raises(StageError, match="in 100,001 groups, each with its own quota, and there may be 100,000: take"):
+        find(Untouched(), group, ones, ones * 2, ones * 2)
+    assert find([], group[:0], ones[:0], ones[:0], ones[:0]).group.size == 0
 
 
 def test_ranks_are_numbers_and_zeros_are_equal():
