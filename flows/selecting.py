@@ -49,8 +49,9 @@ def select_one(run: Run, planned: Planned, every: list[Shard]) -> dict[str, Any]
     common = {"step": step, "config": planned.config, "seed": run.config.seed}
     if not files.exists(step.file("state.npz")):
         fit(run, planned, every, common)
-    ranked = targets.is_ranked(method)  # then the outcome is wanted, not forecast
-    forecast = forecast_one(run, planned, every) if hasattr(method, "forecast") and not ranked else {}
+    ranked = targets.is_ranked(method)
+    foretold = hasattr(method, "forecast") and getattr(method, "forecasts", True)
+    forecast = forecast_one(run, planned, every) if foretold else {}
     committed = step.committed()
     todo = [shard for shard in every if shard.digest not in committed]
     digests = [shard.digest for shard in every]

@@ -225,7 +225,8 @@ class Perceptual(Targeted):
     groups: Literal["greedy", "components"] = Field(
         "greedy",
         description="`greedy`: every dropped picture is within `max_distance` of its keeper; `components`: whatever a "
-        "chain of alike pictures joins is one group. With a target, neither: pictures go by how alike they are.",
+        "chain of alike pictures joins is one group. With a target the closest pairs go "
+        "first, of `components` by single linkage.",
     )
     keep_by: KeepBy = Field(
         "largest_image",

@@ -58,7 +58,10 @@ class Tokens:
     def _tokenizer(self) -> Any:
         from tokenizers import Tokenizer
 
-        tokenizer = Tokenizer.from_buffer(self._read())
+        try:
+            tokenizer = Tokenizer.from_buffer(self._read())
+        except ValueError as error:
+            raise ConfigError(f"`score: tokens` names {self._path!r}, which is no tokenizer.json: {error}") from None
         tokenizer.no_truncation()
         tokenizer.no_padding()
         return tokenizer

@@ -49,6 +49,8 @@ class Select(Protocol):
     needs: tuple[str, ...]
     ranked: bool
     """Whether `decide` ranks rows for a target or quotas; False if left out."""
+    forecasts: bool
+    """Whether `forecast` is to be asked; True if left out."""
 
     def check(self) -> None:
         """Raise ConfigError, before any work, if something that the method needs is not installed."""

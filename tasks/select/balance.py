@@ -35,6 +35,7 @@ class Balance:
         self._threshold: float | None = config.threshold
         self._tail_share: float | None = config.tail_share
         self.ranked = config.target is not None
+        self.forecasts = not self.ranked  # then the outcome is wanted, not forecast
         self._keys = np.random.SeedSequence([seed, config.draw]).generate_state(2, np.uint64)
 
     def summarise(self, rows: pa.Table) -> pa.Table:

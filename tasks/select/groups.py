@@ -7,6 +7,8 @@ float32 `(E,)`. `order` lists the n rows from best to worst, int64 `(n,)`. All r
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numba import njit
 
@@ -64,6 +66,13 @@ def closest_first(pairs: Pairs, order: np.ndarray, n: int) -> tuple[np.ndarray, 
     keeper, found = np.full(n, -1, np.int64), np.full(n, np.nan, np.float32)
     take_turns(better[closest], worse[closest], similarity[closest].astype(np.float32), keeper, found)
     return _named(keeper, found, order)
+
+
+def rule_of(groups: str, *, ranked: bool) -> Callable[[Pairs, np.ndarray, int], tuple[np.ndarray, np.ndarray]]:
+    """The rule that a select's `groups` means, for a threshold or for a target."""
+    if ranked:
+        return {"greedy": closest_first, "components": persistence}[groups]
+    return {"greedy": greedy, "components": components}[groups]
 
 
 def _places(order: np.ndarray, n: int) -> np.ndarray:

@@ -19,10 +19,12 @@ from storage.states import State
 from tasks.score.minhash import unpack
 from tasks.select import GROUP, Decisions, badness, best_first, keep_all, keeper_needs
 from tasks.select.banding import ALL_PAIRS, band_keys, compare, distinct
-from tasks.select.groups import components, greedy, persistence
+from tasks.select.groups import rule_of
 
 NEAR = 0.05
 """How far from the threshold a planted pair may lie to be counted in what a run tells of itself."""
+LEAST_PAIRS = 30
+"""Planted pairs that are a measurement."""
 
 
 class MinHash:
@@ -77,8 +79,8 @@ class MinHash:
             f"{self._slots}, seed {sketch.seed}; texts of Jaccard {threshold:g} are candidates with probability "
             f"{recall(threshold, self._bands, self._slots):.3f} by the formula"
         )
-        if not pairs:
-            return f"{line}; no text is long enough to measure it"
+        if pairs < LEAST_PAIRS:
+            return f"{line}; too few texts are long enough to measure it"
         line += (
             f"; of {int(pairs):,} pairs planted within {NEAR:g} of it {sums['found'] / pairs:.3f} were found, "
             f"{sums['expected'] / pairs:.3f} by the formula"
@@ -102,7 +104,7 @@ class MinHash:
         cut = self._config.threshold if self._config.verify else 0.0
         keys = band_keys(signatures, self._bands, self._slots)
         edges, nearest, capped = compare(signatures, keys, group, cut)
-        rule = persistence if self.ranked else {"greedy": greedy, "components": components}[self._config.groups]
+        rule = rule_of(self._config.groups, ranked=self.ranked)
         keeper, similarity = rule(edges, np.arange(len(heads)), len(heads))
         stays, copy = keeper < 0, first[same] != np.arange(len(order))
         # A copy names what stands for its head; with a target the head, which another row may stand for in turn.

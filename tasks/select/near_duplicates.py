@@ -7,8 +7,8 @@ of what the first pass missed, for the borders run elsewhere.
 
 What a group is, `groups` says: see `tasks.select.linkage`. With a target every row is ranked by its similarity to the
 better row it is linked with: exactly what some threshold would do for `components` and `semdedup`; with `greedy`, whose
-groups depend on the threshold, the closest pairs go first (`tasks.select.closest`). Rows without a direction (a vector of zeros, a number that
-is not finite) are kept: nothing is known of what they resemble.
+groups depend on the threshold, the closest pairs go first (`tasks.select.closest`). Rows without a direction (a vector
+of zeros, a number that is not finite) are kept: nothing is known of what they resemble.
 
 SemDeDup orders a cell by similarity to its centroid and keeps the least alike ("hard"), the most alike ("easy") or any
 ("random"). Here the centroid is the mean of the cell's distinct rows; the authors' code takes that of k-means.

@@ -22,7 +22,7 @@ from storage.exchange import ROW, SHARD
 from storage.states import Checkpoint, State
 from tasks.score.image_hash import unpack
 from tasks.select import Decisions, badness, best_first, covers, hamming, keep_all, keeper_needs
-from tasks.select.groups import Pairs, components, greedy, persistence
+from tasks.select.groups import Pairs, rule_of
 
 ROWS_TOGETHER = 1 << 20
 """Rows that meet in one call, whatever they look like."""
@@ -93,7 +93,7 @@ class Perceptual:
         first, same = distinct(np.hstack(strings))
         heads = order[first]
         pairs, capped = self._pairs([words[first] for words in strings]) if compared else (_NO_PAIRS, 0)
-        rule = persistence if self.ranked else {"greedy": greedy, "components": components}[self._config.groups]
+        rule = rule_of(self._config.groups, ranked=self.ranked)
         keeper, similarity = rule(pairs, np.arange(len(heads)), len(heads))
         follows = first[same] != np.arange(len(order))
         stands = ~follows & (keeper[same] < 0)

@@ -47,9 +47,12 @@ def write_ranks(step: Step, method: Any, config: Any, source: str, rows: pa.Tabl
         raise RuntimeError(f"select {step.kind}: a ranked select gives ranks, and groups if it has quotas")
     rank = decisions.rank if decisions.rank.ndim == 2 else decisions.rank[:, None]
     group = np.zeros(n, np.int64) if decisions.group is None else decisions.group
-    columns = {SHARD: rows[SHARD], ROW: rows[ROW], "keep": pa.array(decisions.keep)}
-    columns |= {"reason": pa.array(decisions.reason, pa.string()), "score": pa.array(decisions.score, pa.float32())}
-    columns |= {"keeper": pa.array(decisions.keeper), "group": pa.array(group), "size": pa.array(_sizes(rows, config))}
+    size, most = _sizes(rows, config), _most(config)
+    fits = size <= most  # one that does not would end the order at once
+    reason = np.where(decisions.keep & ~fits, OVER, decisions.reason)
+    columns = {SHARD: rows[SHARD], ROW: rows[ROW], "keep": pa.array(decisions.keep & fits)}
+    columns |= {"reason": pa.array(reason, pa.string()), "score": pa.array(decisions.score, pa.float32())}
+    columns |= {"keeper": pa.array(decisions.keeper), "group": pa.array(group), "size": pa.array(size)}
     columns |= {f"rank{i}": pa.array(rank[:, i], pa.float32()) for i in range(rank.shape[1])}
     files.write_bytes(step.file(f"spill/ranked/{source}.parquet"), parquet_bytes(pa.table(columns)))
 
@@ -60,6 +63,12 @@ def _sizes(rows: pa.Table, config: Any) -> np.ndarray:
     if not names:
         return np.ones(rows.num_rows, np.int64)
     return sum(pc.fill_null(rows[name], 0).to_numpy().astype(np.int64) for name in names)
+
+
+def _most(config: Any) -> float:
+    """What one row may have: a target's bytes or tokens."""
+    target = getattr(config, "target", None)
+    return target.amount if target and SIZES[target.unit] else np.inf
 
 
 def ranked(step: Step) -> set[str]:
@@ -94,7 +103,7 @@ def cut(step: Step, method: Any, config: Any, state: State, sources: list[str]) 
     sized, counted = _Parts(step, sources), _Parts(step, sources, counted=True)
     group, rows, size = totals(sized)
     by_rows = target is None or target.unit in ("rows", "fraction")
-    wanted = _wanted(target, given)
+    wanted = target.wanted(given) if target else None
     if not hasattr(method, "quotas"):
         # One quota for all: what is left of `wanted` in the unit of the target.
         limit = np.array([wanted if wanted is not None else int(size.sum())] * len(group), np.int64)
@@ -105,14 +114,6 @@ def cut(step: Step, method: Any, config: Any, state: State, sources: list[str]) 
         found = _searched(sized, counted, method, (group, rows, size), int(wanted or 0))
     states.save(step.file(CUT), {"group": found.group, "key": found.key, "whole": found.whole})
     return _told(step, method, state, found, sources, target, wanted)
-
-
-def _wanted(target: Target | None, given: int) -> int | None:
-    """The target in rows, bytes or tokens; a share is of all rows that the select was given."""
-    if target is None:
-        return None
-    # A product such as 0.1 * 30 = 3.0000000000000004 must not ask for a fourth row.
-    return int(np.ceil(round(target.amount * given, 9))) if target.unit == "fraction" else int(target.amount)
 
 
 def _by_quotas(parts: Iterable[Ranks], method: Any, group: np.ndarray, rows: np.ndarray, wanted: int | None) -> Cut:
@@ -244,7 +245,7 @@ def settle(step: Step, source: str) -> tuple[pa.Table, Decisions]:
     reason = np.array(table["reason"].to_pylist(), object)
     alone = candidates & ~kept & ((reason == "") | ((named >= 0) & (keeper < 0)))
     reason[alone], reason[kept] = OVER, ""
-    return table, Decisions(kept, reason, table["score"].to_numpy(), np.where(kept, -1, keeper))
+    return table, Decisions(kept, reason, table["score"].to_numpy(), np.where(kept | (reason == OVER), -1, keeper))
 
 
 def standing(keeper: np.ndarray, kept: np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ SELECT = [
     {"kind": "minhash", "threshold": 0.5, "target_fraction": 0.9},
     {"kind": "near_duplicates", "bucket_rows": 64, "target_rows": 120},
 ]
+QUICK = {("join", 0), ("cut", 1), ("settle", 3)}
 STEPS = [
     (linking, "spill_keys", 2),
     (linking, "link_bucket", 0),
@@ -44,7 +45,13 @@ def whole(tmp_path_factory):
     return folder / "in", digests(Path(mix.url), "data", "ledger", "quarantine")
 
 
-@pytest.mark.parametrize(("owner", "name", "after"), STEPS, ids=[f"{n}-{k}" for _, n, k in STEPS])
+@pytest.mark.parametrize(
+    ("owner", "name", "after"),
+    [
+        pytest.param(*step, id=f"{step[1]}-{step[2]}", marks=[] if step[1:] in QUICK else pytest.mark.nightly)
+        for step in STEPS
+    ],
+)
 def test_a_select_goes_on_where_it_broke_off(whole, tmp_path, monkeypatch, owner, name, after):
     shutil.copytree(whole[0], tmp_path / "in", copy_function=shutil.copy2)
     real, calls = getattr(owner, name), []

@@ -190,3 +190,14 @@ def test_a_dry_run_knows_the_scores_that_selects_have_made(corpus):
     made = [one.label for one in examine(settings)[1]]
     assert made[-5:-3] == ["score/tokens", "score/text_digest"]
     assert made[-3:] == ["select/threshold", "select/exact_duplicates", "sample"]
+
+
+def test_a_row_that_is_too_large_by_itself_does_not_end_the_order(tmp_path):
+    texts = ["a " * 400, *(f"row {i} of some words" for i in range(50))]
+    (tmp_path / "in").mkdir()
+    pq.write_table(pa.table({"text": texts}), tmp_path / "in" / "a.parquet")
+    over = {"input": {"image": None, "key": None, "source": None}, "embed": None, "annotate": None, "score": []}
+    select = [{"kind": "minhash", "target_tokens": 100}]  # of its own it would keep the longest text
+    mix, ledger, _ = outcome(tmp_path, select, over)
+    assert mix.manifest["counts"]["kept"] == 20
+    assert ledger["reason"].to_pylist()[0] == "over_target"

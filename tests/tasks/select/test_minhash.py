@@ -193,7 +193,8 @@ def test_with_a_target_rows_are_ranked_by_how_alike_they_are_to_a_better_one():
     assert select.ranked and told.keep.all() and not np.isnan(told.rank).any()
     against = told.rank[:, 0]
     assert np.array_equal(against == -np.inf, told.reason == "") and np.array_equal(told.keeper < 0, told.reason == "")
-    # Cut anywhere, what stays is what single linkage at that threshold keeps, among the same candidates.
+    # By components, cut anywhere, what stays is what that threshold keeps, among the same candidates.
+    against = method(target_fraction=0.5, threshold=0.7, groups="components").decide(rows, {}).rank[:, 0]
     bands = dict(zip(("bands", "band_rows"), minhash.bands_of(MinHash(threshold=0.7)), strict=True))
     for threshold in (0.72, 0.8, 0.9, 1.0):
         same = method(threshold=threshold, groups="components", **bands).decide(rows, {})
@@ -217,7 +218,7 @@ def test_the_run_tells_its_parameters_and_measures_its_recall():
     )
     assert f"of {int(sums['pairs'])} pairs planted" in line and "also confirmed" in line
     short = rows_of(["too short", None])
-    assert "no text is long enough" in select.told({}, select.forecast(short, {}))
+    assert "too few texts are long enough" in select.told({}, select.forecast(short, {}))
 
 
 def test_settings_that_cannot_be():
