@@ -385,7 +385,7 @@ def wait(*args, **kwargs):
     time.sleep(120)
 
 import flows.pipeline
-flows.pipeline.stages.select = wait
+flows.pipeline.selecting.select = wait
 run(config(Path(sys.argv[1])))
 """
 
