@@ -59,10 +59,7 @@ class Cover:
         self._all = n * n * 4 <= memory
         self._allowed = memory // 9  # a pair has eight bytes; the ninth is for what an estimate is off by
         if self._all:
-            self._columns, self._slot = np.empty((n, n), np.float32), np.arange(n)
-            for here, there, block in self._squares():
-                self._columns[here, there] = block
-                self._columns[there, here] = block.T
+            self._columns, self._slot = unit @ unit.T, np.arange(n)
         else:
             self._columns, self._slot = np.empty((max(2 * BATCH, memory // (4 * n)), n), np.float32), np.full(n, -1)
         self._used = self._fetched = 0
@@ -91,6 +88,7 @@ class Cover:
         rows: list[int] = []
         gains: list[float] = []
         parents: list[int] = []
+        batch = 8 * BATCH if self._all else BATCH  # columns that are there cost little
         short = min(SHARE * len(bound) ** 2, self._allowed) if self._all else self._allowed
         while len(rows) < wanted:
             best = int(bound.argmax())
@@ -105,7 +103,7 @@ class Cover:
                 if len(rows) == MOST or pairs <= short or self._fetched > FETCHED * len(bound):
                     break
                 continue
-            stale = np.argpartition(-bound, min(BATCH, len(bound) - 1))[:BATCH]
+            stale = np.argpartition(-bound, min(batch, len(bound) - 1))[:batch]
             stale = np.union1d(stale[(stamp[stale] < len(rows)) & (bound[stale] > -np.inf)], [best])
             self._fetch(stale)
             bound[stale] = _gains(self._columns, self._slot[stale], self._weight, self._cover)
