@@ -35,13 +35,13 @@ class Targeted(Section):
     target_rows: int | None = Field(None, ge=1, description="Keep exactly this many rows, or all if there are fewer.")
     target_fraction: float | None = Field(None, gt=0, le=1, description="Keep exactly this share of the rows it sees.")
     target_bytes: int | None = Field(
-        None, ge=1, description="Keep the most rows whose image and text bytes do not exceed this sum."
+        None, ge=1, description="Keep rows in their order until the next would exceed this sum of image and text bytes."
     )
     target_tokens: int | None = Field(
         None,
         ge=1,
-        description="Keep the most rows whose tokens do not exceed this sum; counted in words, or as a score `tokens` "
-        "that is listed counts them.",
+        description="Keep rows in their order until the next would exceed this sum of tokens; counted in words, or as a "
+        "score `tokens` that is listed counts them.",
     )
 
     @property
