@@ -40,7 +40,7 @@ class Targeted(Section):
     target_tokens: int | None = Field(
         None,
         ge=1,
-        description="Keep rows in their order until the next would exceed this sum of tokens; counted in words, or as a "
+        description="Keep rows in their order until the next would exceed this sum of tokens; in words, or as a "
         "score `tokens` that is listed counts them.",
     )
 
