@@ -2,6 +2,7 @@
 
 import io
 from math import comb
+from pathlib import Path
 
 import corpora
 import numpy as np
@@ -334,7 +335,7 @@ def corpus(folder):
 def outcome(folder, over):
     settings = corpora.config(folder, over)
     mix = corpora.run(settings)
-    ledger = pq.read_table(sorted((folder / "out").rglob("ledger/*.parquet"))[-1]).to_pylist()
+    ledger = [row for file in Path(mix.url).glob("ledger/*.parquet") for row in pq.read_table(file).to_pylist()]
     return mix, {(row["file"], row["row"]): row for row in ledger}
 
 
