@@ -49,27 +49,35 @@ def select_one(run: Run, planned: Planned, every: list[Shard]) -> dict[str, Any]
     common = {"step": step, "config": planned.config, "seed": run.config.seed}
     if not files.exists(step.file("state.npz")):
         fit(run, planned, every, common)
-    ranked = targets.is_ranked(method)
     foretold = hasattr(method, "forecast") and getattr(method, "forecasts", True)
     forecast = forecast_one(run, planned, every) if foretold else {}
-    committed = step.committed()
-    todo = [shard for shard in every if shard.digest not in committed]
-    digests = [shard.digest for shard in every]
-    if not todo:
-        pass
-    elif hasattr(method, "keys"):
-        decide_linked(run, planned, every, common)
-        collect(run, step, [*digests, *map(str, buckets_of(step, digests))], every, todo, ranked, common)
-    elif hasattr(method, "partition"):
-        decide_in_buckets(run, planned, every, common)
-        collect(run, step, [*map(str, buckets_of(step, digests))], every, todo, ranked, common)
-    else:
-        done = targets.ranked(step) if ranked else committed
-        left = [shard for shard in every if shard.digest not in done]
-        run.each(decide_shards, "shards", left, view=planned.view, **common)
-        if ranked:
-            collect(run, step, digests, every, todo, ranked, common)
+    if todo := left(every, step.committed()):
+        decide(run, planned, every, todo, common)
     return summed(planned, every) | forecast
+
+
+def left(every: list[Shard], done: set[str]) -> list[Shard]:
+    """The shards whose digests are not among those done."""
+    return [shard for shard in every if shard.digest not in done]
+
+
+def decide(run: Run, planned: Planned, every: list[Shard], todo: list[Shard], common: dict[str, Any]) -> None:
+    """Decide on all rows, and publish the decisions of the shards that have none yet."""
+    step, method, digests = planned.step, planned.method, [shard.digest for shard in every]
+    if hasattr(method, "keys"):
+        sources = digests + decide_linked(run, planned, every, common)
+    elif hasattr(method, "partition"):
+        sources = decide_in_buckets(run, planned, every, common)
+    elif targets.is_ranked(method):
+        sources = digests
+        run.each(decide_shards, "shards", left(every, targets.ranked(step)), view=planned.view, **common)
+    else:
+        run.each(decide_shards, "shards", todo, view=planned.view, **common)
+        return
+    if targets.is_ranked(method):
+        settle(run, step, sources, common)
+    # `sources` names the decided buckets (and shards); the groups are of shards.
+    run.each(collect_decisions, "shards", todo, step=step, sources=sources, every=every)
 
 
 def fit(run: Run, planned: Planned, every: list[Shard], common: dict[str, Any]) -> None:
@@ -81,65 +89,44 @@ def fit(run: Run, planned: Planned, every: list[Shard], common: dict[str, Any]) 
         states.save(planned.step.file("state.npz"), {})
 
 
-def decide_in_buckets(run: Run, planned: Planned, every: list[Shard], common: dict[str, Any]) -> None:
-    """Let rows meet in the buckets that the method names."""
-    step = planned.step
-    ready = spilled(step, "rows")
-    left = [shard for shard in every if shard.digest not in ready]
-    run.each(partition_shards, "shards", left, view=planned.view, **common)
-    decide_gathered(run, planned, every, common)
+def decide_in_buckets(run: Run, planned: Planned, every: list[Shard], common: dict[str, Any]) -> list[str]:
+    """Let rows meet in the buckets that the method names, and decide there; returns the buckets' names."""
+    waiting = left(every, spilled(planned.step, "rows"))
+    run.each(partition_shards, "shards", waiting, view=planned.view, **common)
+    return decide_gathered(run, planned, every, common)
 
 
-def decide_linked(run: Run, planned: Planned, every: list[Shard], common: dict[str, Any]) -> None:
-    """Let rows meet that have a key in common, directly or through others."""
+def decide_linked(run: Run, planned: Planned, every: list[Shard], common: dict[str, Any]) -> list[str]:
+    """Let rows meet that have a key in common, directly or through others; returns the names of their buckets."""
     step, digests = planned.step, [shard.digest for shard in every]
     if not files.exists(step.file(f"spill/{linking.LINKS}")):
-        keyed = spilled(step, linking.KEYS)
-        left = [shard for shard in every if shard.digest not in keyed]
         buckets = max(1, -(-sum(shard.rows for shard in every) // linking.KEYED_ROWS))
-        run.each(key_shards, "shards", left, view=planned.view, buckets=buckets, **common)
-        known = Gathering(step, linking.KEYS, digests).buckets()
-        linked = linking.linked(step)
+        unkeyed = left(every, spilled(step, linking.KEYS))
+        run.each(key_shards, "shards", unkeyed, view=planned.view, buckets=buckets, **common)
+        known, linked = Gathering(step, linking.KEYS, digests).buckets(), linking.linked(step)
         unlinked = [bucket for bucket in known if str(bucket) not in linked]
         run.each(link_buckets, "buckets", unlinked, step=step, sources=digests)
         run.once(join_links, step=step, buckets=known)
-    ready = spilled(step, "rows")
-    left = [shard for shard in every if shard.digest not in ready]
-    run.each(meet_shards, "shards", left, view=planned.view, **common)
-    decide_gathered(run, planned, every, common)
+    run.each(meet_shards, "shards", left(every, spilled(step, "rows")), view=planned.view, **common)
+    return decide_gathered(run, planned, every, common)
 
 
-def decide_gathered(run: Run, planned: Planned, every: list[Shard], common: dict[str, Any]) -> None:
-    """Decide bucket by bucket on the rows that were sent there."""
+def decide_gathered(run: Run, planned: Planned, every: list[Shard], common: dict[str, Any]) -> list[str]:
+    """Decide bucket by bucket on the rows that were sent there; returns the buckets' names."""
     step, digests = planned.step, [shard.digest for shard in every]
+    buckets = Gathering(step, "rows", digests).buckets()
     ready = targets.ranked(step) if targets.is_ranked(planned.method) else spilled(step, "decisions")
-    undecided = [bucket for bucket in buckets_of(step, digests) if str(bucket) not in ready]
+    undecided = [bucket for bucket in buckets if str(bucket) not in ready]
     run.each(decide_buckets, "buckets", undecided, HEAVY, sources=digests, **common)
+    return [str(bucket) for bucket in buckets]
 
 
-def buckets_of(step: Step, digests: list[str]) -> list[int]:
-    """Buckets that rows were sent to."""
-    return Gathering(step, "rows", digests).buckets()
-
-
-def collect(
-    run: Run,
-    step: Step,
-    sources: list[str],
-    every: list[Shard],
-    todo: list[Shard],
-    ranked: bool,
-    common: dict[str, Any],
-) -> None:
-    """Bring the decisions made under `sources` home; of ranked rows once the cut is found."""
-    if ranked:
-        if not files.exists(step.file(targets.CUT_TOLD)):
-            run.once(cut_ranks, sources=sources, **common)
-        ready = spilled(step, "decisions")
-        left = [source for source in sources if source not in ready]
-        # `sources` names what settles; the groups are of them.
-        run.each(settle_sources, "sources", left, step=step)
-    run.each(collect_decisions, "shards", todo, step=step, sources=sources, every=every)
+def settle(run: Run, step: Step, sources: list[str], common: dict[str, Any]) -> None:
+    """Find the cut through ranked rows, and decide by it."""
+    if not files.exists(step.file(targets.CUT_TOLD)):
+        run.once(cut_ranks, sources=sources, **common)
+    ready = spilled(step, "decisions")
+    run.each(settle_sources, "sources", [source for source in sources if source not in ready], step=step)
 
 
 def summed(planned: Planned, every: list[Shard]) -> dict[str, Any]:
@@ -164,9 +151,7 @@ def forecast_one(run: Run, planned: Planned, every: list[Shard]) -> dict[str, An
     step = planned.step
     common = {"step": step, "config": planned.config, "seed": run.config.seed}
     if not files.exists(step.file(FORECAST)):
-        ready = spilled(step, EXCHANGE)
-        left = [shard for shard in every if shard.digest not in ready]
-        run.each(forecast_shards, "shards", left, view=planned.view, **common)
+        run.each(forecast_shards, "shards", left(every, spilled(step, EXCHANGE)), view=planned.view, **common)
         run.once(sum_select, shards=every, **common)
     facts = dict(files.read_json(step.file(FORECAST)))
     run.log(f"{planned.label}: {facts['told']}")

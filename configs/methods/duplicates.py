@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, model_validator
 
 from configs.methods.score import ImageDigest, ImageHash, MinHashSignature, TextDigest
-from configs.methods.targets import KeepBy, Targeted
+from configs.methods.targets import KEEP_BY, KeepBy, Targeted
 from configs.reasons import Reason
 from configs.section import Section
 
@@ -31,11 +31,7 @@ class ExactDuplicates(Targeted):
         description="What must be equal: image bytes and text; image bytes alone; or the text alone, after NFKC, in "
         "lower case, with runs of white space as one space.",
     )
-    keep_by: KeepBy = Field(
-        None,
-        description="Which of a group stays: `first`, `longest_text`, `largest_image` (pixels), `most_bytes`, or the "
-        "highest value of a score; of a list, ties go to the next. Last ties and null: lowest (file, row).",
-    )
+    keep_by: KeepBy = Field(None, description=KEEP_BY)
 
     def prepares(self) -> list[Section]:
         """The digest that rows are compared by."""
@@ -81,11 +77,7 @@ class NearDuplicates(Targeted):
         description="With `semdedup`: which rows come first in a cell: the best by `keep_by`; the least (`hard`, the "
         "paper's choice) or most (`easy`) alike the cell's centroid; or any.",
     )
-    keep_by: KeepBy = Field(
-        "alignment",
-        description="Which of a group stays: `first`, `longest_text`, `largest_image` (pixels), `most_bytes`, or the "
-        "highest value of a score; of a list, ties go to the next. Last ties and null: lowest (file, row).",
-    )
+    keep_by: KeepBy = Field("alignment", description=KEEP_BY)
     bucket_rows: int = Field(
         8192,
         ge=2,
@@ -160,11 +152,7 @@ class MinHash(Targeted):
         description="`greedy`: every dropped row is alike to its keeper. `components`: one row stays of all that "
         "chains of alike rows connect.",
     )
-    keep_by: KeepBy = Field(
-        "longest_text",
-        description="Which of a group stays: `first`, `longest_text`, `largest_image` (pixels), `most_bytes`, or the "
-        "highest value of a score; of a list, ties go to the next. Last ties and null: lowest (file, row).",
-    )
+    keep_by: KeepBy = Field("longest_text", description=KEEP_BY)
     sketch: MinHashSignature = Field(MinHashSignature(), description="How signatures are made.")
 
     def prepares(self) -> list[Section]:
@@ -228,11 +216,7 @@ class Perceptual(Targeted):
         "chain of alike pictures joins is one group. With a target the closest pairs go "
         "first, of `components` by single linkage.",
     )
-    keep_by: KeepBy = Field(
-        "largest_image",
-        description="Which of a group stays: `first`, `longest_text`, `largest_image` (pixels), `most_bytes`, or the "
-        "highest value of a score; of a list, ties go to the next. Last ties and null: lowest (file, row).",
-    )
+    keep_by: KeepBy = Field("largest_image", description=KEEP_BY)
 
     @property
     def sketch(self) -> ImageHash:

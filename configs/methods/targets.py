@@ -17,6 +17,13 @@ KeepBy = str | list[str] | None
 `most_bytes` (of the image), or the name of a score, the highest first; of a list, ties go to the next."""
 
 
+KEEP_BY = (
+    "Which of a group stays: `first`, `longest_text`, `largest_image` (pixels), `most_bytes`, or the highest value of "
+    "a score; of a list, ties go to the next. Last ties and null: lowest (file, row)."
+)
+"""The rule in the words of a setting."""
+
+
 class Target(NamedTuple):
     """A size that a selection is to meet."""
 

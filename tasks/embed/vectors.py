@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pyarrow as pa
+
+from storage import packed
 
 
 def field(name: str, dim: int) -> pa.Field:
@@ -23,11 +23,7 @@ def pack(vectors: np.ndarray, valid: np.ndarray) -> pa.FixedSizeBinaryArray:
     if vectors.ndim != 2 or vectors.shape[1] < 1 or valid.shape != vectors.shape[:1]:
         raise ValueError(f"`vectors` is {vectors.shape} and `valid` {valid.shape}; they must be (n, D >= 1) and (n,)")
     # Null slots are zeroed: the bytes below a null reach the disk and must not depend on what was there before.
-    halves = np.where(valid[:, None], vectors, 0).astype("<f2")
-    bitmap = None if valid.all() else pa.py_buffer(np.packbits(valid, bitorder="little"))
-    return pa.FixedSizeBinaryArray.from_buffers(
-        pa.binary(2 * vectors.shape[1]), len(vectors), [bitmap, pa.py_buffer(halves)]
-    )
+    return packed.pack(np.where(valid[:, None], vectors, 0).astype("<f2"), valid)
 
 
 def unpack(array: pa.Array | pa.ChunkedArray) -> np.ndarray:
@@ -37,24 +33,4 @@ def unpack(array: pa.Array | pa.ChunkedArray) -> np.ndarray:
     """
     if not pa.types.is_fixed_size_binary(array.type) or array.type.byte_width % 2:
         raise ValueError(f"`array` is {array.type}; it must be fixed_size_binary of an even width")
-    if isinstance(array, pa.Array):
-        return _unpack_chunk(array)
-    if array.num_chunks == 1:
-        return _unpack_chunk(array.chunk(0))
-    vectors = np.empty((len(array), array.type.byte_width // 2), "<f2")
-    at = 0
-    for chunk in array.chunks:
-        vectors[at : at + len(chunk)] = _unpack_chunk(chunk)
-        at += len(chunk)
-    return vectors
-
-
-def _unpack_chunk(array: Any) -> np.ndarray:
-    dim = array.type.byte_width // 2
-    if len(array) == 0:  # an empty array may have no data buffer
-        return np.empty((0, dim), "<f2")
-    start = array.offset * array.type.byte_width
-    vectors = np.frombuffer(array.buffers()[1], "<f2", count=len(array) * dim, offset=start).reshape(-1, dim)
-    if array.null_count == 0:
-        return vectors
-    return np.where(array.is_valid().to_numpy(zero_copy_only=False)[:, None], vectors, np.float16(0))
+    return packed.unpack(array, "<f2")

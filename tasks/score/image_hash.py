@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
+from storage import packed
 from tasks import Failure, Result
 from tasks.embed.decode import decoded
 from tasks.embed.images.formats import optional_readers
@@ -115,9 +116,9 @@ class ImageHasher:
     def _table(self, done: list[Hashed]) -> pa.Table:
         """Rows of one slice, at least one job's."""
         valid = np.concatenate([hashed.valid for hashed in done])
-        bits = [pack(np.concatenate([hashed.bits for hashed in done]), valid)]
+        bits = [packed.pack(np.concatenate([hashed.bits for hashed in done]), valid)]
         if self._config.flips:
-            bits.append(pack(np.concatenate([hashed.mirrored for hashed in done]), valid))
+            bits.append(packed.pack(np.concatenate([hashed.mirrored for hashed in done]), valid))
         spread, sizes = (np.concatenate([getattr(hashed, name) for hashed in done]) for name in ("spread", "sizes"))
         numbers = [pa.array(np.ascontiguousarray(column), mask=~valid) for column in (spread, *sizes.T)]
         return pa.table([*bits, *numbers], names=list(self.provides))
@@ -148,23 +149,9 @@ def hash_bits(grey: Image.Image, config: Any) -> np.ndarray:
     return np.packbits(hashes[config.hash](grey, hash_size=config.hash_size, **options).hash)
 
 
-def pack(bits: np.ndarray, valid: np.ndarray) -> pa.FixedSizeBinaryArray:
-    """Hashes as `fixed_size_binary(bits / 8)`, null where not `valid`."""
-    bitmap = None if valid.all() else pa.py_buffer(np.packbits(valid, bitorder="little"))
-    buffers = [bitmap, pa.py_buffer(np.ascontiguousarray(bits))]
-    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(bits.shape[1]), len(bits), buffers)
-
-
 def unpack(column: pa.ChunkedArray) -> np.ndarray:
     """Hashes of a column as words, uint64 `(n, ceil(bits / 64))`, the last filled with zeros; nulls are zeros."""
     width = column.type.byte_width
     words = np.zeros((len(column), -(-width // 8) * 8), np.uint8)
-    at = 0
-    for chunk in column.chunks:
-        if len(chunk):
-            raw = np.frombuffer(chunk.buffers()[1], np.uint8, len(chunk) * width, chunk.offset * width)
-            here = words[at : at + len(chunk), :width]
-            here[:] = raw.reshape(-1, width)
-            here[~chunk.is_valid().to_numpy(zero_copy_only=False)] = 0
-        at += len(chunk)
+    words[:, :width] = packed.unpack(column, np.uint8)
     return words.view("<u8")

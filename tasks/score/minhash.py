@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from storage.packed import pack
 from tasks import Result
 from tasks.score.shingles import shingles
 
@@ -126,21 +127,3 @@ def sign(hashes: np.ndarray, starts: np.ndarray, num_perm: int, seed: int) -> np
     slots = (slots ^ (slots >> np.uint32(16))) * np.uint32(0x85EBCA6B)
     slots = (slots ^ (slots >> np.uint32(13))) * np.uint32(0xC2B2AE35)
     return (slots ^ (slots >> np.uint32(16))).astype("<u2")
-
-
-def pack(signatures: np.ndarray, valid: np.ndarray) -> pa.FixedSizeBinaryArray:
-    """Signatures as `fixed_size_binary(2 * num_perm)`, null where not `valid`."""
-    width = pa.binary(2 * signatures.shape[1])
-    bitmap = None if valid.all() else pa.py_buffer(np.packbits(valid, bitorder="little"))
-    return pa.FixedSizeBinaryArray.from_buffers(width, len(signatures), [bitmap, pa.py_buffer(signatures)])
-
-
-def unpack(column: pa.ChunkedArray) -> np.ndarray:
-    """Signatures of a column, uint16 `(n, num_perm)`; nulls are zeros."""
-    array = column.combine_chunks()
-    array = array.chunk(0) if isinstance(array, pa.ChunkedArray) else array
-    width = array.type.byte_width // 2
-    if len(array) == 0:
-        return np.empty((0, width), "<u2")
-    raw = np.frombuffer(array.buffers()[1], "<u2", count=len(array) * width, offset=array.offset * 2 * width)
-    return raw.reshape(-1, width)

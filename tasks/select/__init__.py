@@ -161,6 +161,12 @@ def badness(rows: pa.Table, keep_by: KeepBy) -> np.ndarray:
     return np.hstack(columns)
 
 
+def ranks_by_score(rows: pa.Table, decisions: Decisions, keep_by: KeepBy) -> np.ndarray:
+    """Ranks by what speaks against rows, their score, then by the worse row: float32 `(n, k)`."""
+    against = np.where(decisions.reason != "", decisions.score, -np.inf).astype(np.float32)
+    return np.hstack([against[:, None], badness(rows, keep_by)])
+
+
 def best_first(rows: pa.Table, keep_by: KeepBy) -> np.ndarray:
     """Order of preference: best by the rules first (nulls and NaN last), then lowest index; int64 `(n,)`."""
     against = badness(rows, keep_by)

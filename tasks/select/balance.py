@@ -21,6 +21,7 @@ from storage.exchange import ROW
 from storage.states import Checkpoint, State
 from tasks.mix.balance import critical_thresholds, entry_counts, entry_probabilities, keep_probabilities, p_to_t
 from tasks.select import Decisions, keep_all
+from tasks.select.coins import coins, uid_halves
 
 MERGE_ROWS = 1 << 20
 """Summary rows that are gathered, at least, before they are added up."""
@@ -170,33 +171,3 @@ def unpacked(state: State) -> pa.LargeStringArray:
     """The strings that `packed` has packed."""
     offsets, text = (pa.py_buffer(np.ascontiguousarray(state[name])) for name in ("offsets", "text"))
     return pa.LargeStringArray.from_buffers(len(state["offsets"]) - 1, offsets, text)
-
-
-def coins(uids: np.ndarray, rows: np.ndarray, keys: np.ndarray) -> np.ndarray:
-    """A uniform number in [0, 1) for every row, of nothing but its uid, its row number and the keys: float64 `(n,)`.
-
-    Args:
-        uids: uint64 `(n, 2)`.
-        rows: int64 `(n,)`, row numbers within the files, so that copies in one file have coins of their own.
-        keys: uint64 `(2,)`, from the seed.
-    """
-    mixed = _scramble(_scramble(uids[:, 0] ^ keys[0]) ^ uids[:, 1])
-    mixed = _scramble(mixed ^ _scramble(rows.astype(np.uint64) ^ keys[1]))
-    return (mixed >> np.uint64(11)) * 2.0**-53
-
-
-def _scramble(x: np.ndarray) -> np.ndarray:
-    """The finaliser of splitmix64."""
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
-
-
-def uid_halves(uids: pa.ChunkedArray) -> np.ndarray:
-    """128-bit uids as two words each: uint64 `(n, 2)`."""
-    parts = [np.empty((0, 2), "<u8")]
-    for chunk in uids.chunks:
-        if len(chunk):
-            words = np.frombuffer(chunk.buffers()[1], "<u8")
-            parts.append(words[2 * chunk.offset : 2 * (chunk.offset + len(chunk))].reshape(-1, 2))
-    return np.concatenate(parts)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from tasks.select.sorting import first_of_each
+
 ALL_PAIRS = 64
 """Rows of one band value that are compared each with each; of more, each with at most so many leaders."""
 
@@ -36,12 +38,7 @@ def distinct(signatures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     Signatures are told apart by 64-bit hashes, and those of rows of one component alone matter.
     """
-    whole = band_keys(signatures, 1, signatures.shape[1])[:, 0]
-    _, first, same = np.unique(whole, return_index=True, return_inverse=True)
-    ascending = np.argsort(first)
-    position = np.empty_like(ascending)
-    position[ascending] = np.arange(len(first))
-    return first[ascending], position[same]
+    return first_of_each(band_keys(signatures, 1, signatures.shape[1])[:, 0])
 
 
 def compare(

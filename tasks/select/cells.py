@@ -149,17 +149,22 @@ def centroids(sample: np.ndarray, cells: int, seed: int) -> np.ndarray:
     """
     if cells <= 1 or len(sample) <= cells:
         return sample[:1] if len(sample) else np.zeros((1, 1), np.float32)
+    return kmeans(sample, cells, seed, niter=10, spherical=True)
+
+
+def kmeans(points: np.ndarray, clusters: int, seed: int, **options: Any) -> np.ndarray:
+    """Centroids by faiss, float32 `(k, D)`, on one thread: so sums have one order, whatever the machine is doing."""
     import faiss
 
     threads = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)  # sums in one order, whatever the machine is doing
+    faiss.omp_set_num_threads(1)
     try:
-        options = {"niter": 10, "seed": seed & 0x7FFFFFFF, "spherical": True, "min_points_per_centroid": 1}
-        kmeans = faiss.Kmeans(sample.shape[1], cells, **options)
-        kmeans.train(np.ascontiguousarray(sample, np.float32))
+        options |= {"seed": seed & 0x7FFFFFFF, "min_points_per_centroid": 1}
+        fitted = faiss.Kmeans(points.shape[1], clusters, **options)
+        fitted.train(np.ascontiguousarray(points, np.float32))
     finally:
         faiss.omp_set_num_threads(threads)
-    return np.asarray(kmeans.centroids, np.float32)
+    return np.asarray(fitted.centroids, np.float32)
 
 
 def nearest(vectors: Vectors, rows: np.ndarray, centres: np.ndarray) -> np.ndarray:

@@ -26,8 +26,8 @@ from storage.exchange import ROW
 from storage.states import Checkpoint, State
 from tasks.embed.vectors import unpack
 from tasks.select import Decisions, cells, keep_all
-from tasks.select.balance import coins, uid_halves
 from tasks.select.cells import centroids
+from tasks.select.coins import coins, uid_halves
 from tasks.select.directions import directions
 
 POINTS_PER_CLUSTER = 64

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from tasks.select.sorting import first_of_each
+
 
 def directions(vectors: np.ndarray) -> np.ndarray:
     """Unit rows, float32 `(n, D)`; rows that are zero or not finite become zero: they have no direction."""
@@ -21,6 +23,4 @@ def distinct_rows(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
     whole = np.ascontiguousarray(vectors + np.float32(0))  # -0.0 is 0.0
     as_bytes = whole.view(np.dtype((np.void, whole.itemsize * whole.shape[1]))).ravel()
-    _, first, group = np.unique(as_bytes, return_index=True, return_inverse=True)
-    distinct = np.sort(first)
-    return distinct, np.searchsorted(distinct, first)[group.ravel()]
+    return first_of_each(as_bytes)

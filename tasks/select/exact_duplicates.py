@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from storage.packed import unpack
 from storage.states import Checkpoint, State
 from tasks.select import Decisions, badness, best_first, bucket_count, keep_all, keeper_needs
 
@@ -55,7 +56,7 @@ class ExactDuplicates:
         if not self.ranked:
             decisions.keep[:] = ~copies
             return decisions
-        by_group = np.lexsort((np.arange(n), group))
+        by_group = np.argsort(group, kind="stable")
         starts = np.searchsorted(group[by_group], np.arange(len(first)))
         place = np.empty(n, np.float32)
         place[order[by_group]] = np.arange(n) - starts[group[by_group]]
@@ -64,9 +65,5 @@ class ExactDuplicates:
 
 
 def words(column: pa.ChunkedArray) -> np.ndarray:
-    """Digests of 16 bytes as pairs of 64-bit words `(n,)`; of null rows any."""
-    packed = column.combine_chunks()
-    array = packed.chunk(0) if isinstance(packed, pa.ChunkedArray) else packed
-    raw = np.frombuffer(array.buffers()[1], np.uint8) if len(array) else np.empty(0, np.uint8)
-    raw = raw[16 * array.offset : 16 * (array.offset + len(array))]
-    return np.ascontiguousarray(raw).view([("high", "<u8"), ("low", "<u8")])
+    """Digests of 16 bytes as pairs of 64-bit words `(n,)`; of null rows zeros."""
+    return np.ascontiguousarray(unpack(column, "<u8")).view([("high", "<u8"), ("low", "<u8")]).ravel()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from tasks.select.cells import kmeans
+
 BLOCK = 8192
 
 
@@ -16,16 +18,7 @@ def centroids(x: np.ndarray, clusters: int, seed: int) -> np.ndarray:
     distinct = np.unique(x, axis=0) if len(x) <= clusters else x
     if len(distinct) <= clusters:
         return distinct
-    import faiss
-
-    threads = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)  # sums in one order
-    try:
-        kmeans = faiss.Kmeans(x.shape[1], clusters, niter=20, seed=seed & 0x7FFFFFFF, min_points_per_centroid=1)
-        kmeans.train(np.ascontiguousarray(x, np.float32))
-    finally:
-        faiss.omp_set_num_threads(threads)
-    found = np.asarray(kmeans.centroids, np.float32)
+    found = kmeans(x, clusters, seed, niter=20)
     return found[np.unique(nearest(x, found))]
 
 

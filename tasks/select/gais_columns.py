@@ -81,17 +81,3 @@ def codes_of(labels: pa.ChunkedArray, classes: pa.LargeStringArray) -> np.ndarra
 
 def _is_number(kind: pa.DataType) -> bool:
     return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind))
-
-
-def packed_rows(x: np.ndarray) -> pa.Array:
-    """Rows of numbers as bytes, one value a row."""
-    return pa.FixedSizeBinaryArray.from_buffers(
-        pa.binary(x.itemsize * x.shape[1]), len(x), [None, pa.py_buffer(np.ascontiguousarray(x))]
-    )
-
-
-def unpacked_rows(column: pa.ChunkedArray, kind: Any) -> np.ndarray:
-    """What `packed_rows` has packed, without nulls: `(n, d)` of `kind`."""
-    width = column.type.byte_width // np.dtype(kind).itemsize
-    data = b"".join(column.drop_null().to_pylist())
-    return np.frombuffer(data, kind).reshape(-1, width)

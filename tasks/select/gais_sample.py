@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks.select.gais_columns import packed_rows, unpacked_rows
+from storage.packed import pack, unpack
 
 CLASS_ROWS = 16
 SHARD_ROWS = 2048
@@ -58,12 +58,12 @@ def summary(x: np.ndarray, labels: pa.ChunkedArray, coins: np.ndarray, most: int
         "label": [pa.nulls(1, pa.large_string()), names, labels.take(pa.array(sampled)).combine_chunks()],
         "rows": [pa.array([len(x)]), counts, pa.array(np.zeros(len(sampled), np.int64))],
         "coin": [pa.nulls(1 + len(names), pa.float64()), pa.array(coins[sampled])],
-        "features": [blank, packed_rows(x[sampled])],
+        "features": [blank, pack(x[sampled])],
     }
     columns = {name: pa.chunked_array([p.cast(parts[name][-1].type) for p in parts[name]]) for name in parts}
     rest = len(names) + len(sampled)
     for name, value in zip(("low", "high", "total"), ranges, strict=True):
-        columns[name] = pa.chunked_array([packed_rows(value[None]), pa.nulls(rest, pa.binary(8 * x.shape[1]))])
+        columns[name] = pa.chunked_array([pack(value[None]), pa.nulls(rest, pa.binary(8 * x.shape[1]))])
     return pa.table(columns)
 
 
@@ -89,7 +89,7 @@ def gathered(summaries: Iterable[pa.Table], most: int) -> Known:
         if not (here := head["rows"][0].as_py()):
             continue
         rows += here
-        own = [unpacked_rows(head[name], np.float64)[0] for name in ("low", "high", "total")]
+        own = [unpack(head[name], np.float64)[0] for name in ("low", "high", "total")]
         low = own[0] if low is None else np.minimum(low, own[0])
         high = own[1] if high is None else np.maximum(high, own[1])
         sums = own[2] if sums is None else sums + own[2]
@@ -107,7 +107,7 @@ def gathered(summaries: Iterable[pa.Table], most: int) -> Known:
         nothing if low is None else low,
         nothing if high is None else high,
         nothing if sums is None else sums / rows,
-        unpacked_rows(kept["features"], np.float32) if kept is not None else np.zeros((0, 0), np.float32),
+        unpack(kept["features"], np.float32) if kept is not None else np.zeros((0, 0), np.float32),
         kept["label"].combine_chunks() if kept is not None else pa.array([], pa.large_string()),
     )
 

@@ -20,8 +20,9 @@ from storage.exchange import ROW
 from storage.states import Checkpoint, State
 from tasks.embed.device import device_slot, resolve_device
 from tasks.select import Decisions, keep_all
-from tasks.select.balance import coins, packed, uid_halves, unpacked
+from tasks.select.balance import packed, unpacked
 from tasks.select.cells import faiss_version
+from tasks.select.coins import coins, uid_halves
 from tasks.select.gais import scaled, trained
 from tasks.select.gais_buckets import bucket_of, coarse_keys, plan, shared_batches
 from tasks.select.gais_clusters import centroids, nearest

@@ -115,17 +115,20 @@ def _greedy(starts: np.ndarray, ends: np.ndarray, values: np.ndarray) -> tuple[n
 
 
 @njit(cache=True)
+def root_of(root: np.ndarray, at: int) -> int:
+    """Union-find: the root above `at`, the way to it made shorter in place."""
+    while root[at] != at:
+        root[at] = root[root[at]]
+        at = root[at]
+    return at
+
+
+@njit(cache=True)
 def _joined(better: np.ndarray, worse: np.ndarray, values: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
     root = np.arange(n)
     keeper, found = np.full(n, -1, np.int64), np.full(n, np.nan, np.float32)
     for k in range(len(better)):
-        a, b = better[k], worse[k]
-        while root[a] != a:
-            root[a] = root[root[a]]
-            a = root[a]
-        while root[b] != b:
-            root[b] = root[root[b]]
-            b = root[b]
+        a, b = root_of(root, better[k]), root_of(root, worse[k])
         if a == b:
             continue
         best, gone = min(a, b), max(a, b)

@@ -21,6 +21,8 @@ from storage.shards import Shard
 from storage.states import State
 from storage.steps import Step, parquet_bytes
 from tasks.select import GROUP
+from tasks.select.coins import scramble
+from tasks.select.groups import root_of
 from tasks.select.sorting import distinct
 
 KEYS = "keys"
@@ -56,10 +58,7 @@ def spill_keys(step: Step, method: Any, state: State, shard: Shard, rows: pa.Tab
 
 def mix(key: np.ndarray, column: int) -> np.ndarray:
     """Keys of one column, scrambled so that equal keys of two columns differ: uint64 `(n,)`, by splitmix64."""
-    x = key.astype(np.uint64) + np.uint64((0x9E3779B97F4A7C15 * (column + 1)) & 0xFFFFFFFFFFFFFFFF)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
+    return scramble(key.astype(np.uint64) + np.uint64((0x9E3779B97F4A7C15 * (column + 1)) & 0xFFFFFFFFFFFFFFFF))
 
 
 def link_bucket(step: Step, bucket: int, keyed: pa.Table | None) -> None:
@@ -202,13 +201,7 @@ class Links:
 def unite(root: np.ndarray, first: np.ndarray, other: np.ndarray) -> None:
     """Union-find in place: following `root` from any index leads to the lowest that is joined with it."""
     for k in range(len(first)):
-        a, b = first[k], other[k]
-        while root[a] != a:
-            root[a] = root[root[a]]
-            a = root[a]
-        while root[b] != b:
-            root[b] = root[root[b]]
-            b = root[b]
+        a, b = root_of(root, first[k]), root_of(root, other[k])
         if a < b:
             root[b] = a
         elif b < a:

@@ -15,9 +15,9 @@ import numpy as np
 import pyarrow as pa
 
 from storage.exchange import ROW, SHARD
+from storage.packed import unpack
 from storage.states import State
-from tasks.score.minhash import unpack
-from tasks.select import GROUP, Decisions, badness, best_first, keep_all, keeper_needs
+from tasks.select import GROUP, Decisions, best_first, keep_all, keeper_needs, ranks_by_score
 from tasks.select.banding import ALL_PAIRS, band_keys, compare, distinct
 from tasks.select.groups import rule_of
 
@@ -43,7 +43,7 @@ class MinHash:
     def keys(self, rows: pa.Table, state: State) -> np.ndarray:
         """The hash of each band, uint64 `(n, b)`; a row without text has one of its own, so that it meets no other."""
         column = rows.column(self._sketch.column)
-        keys = band_keys(unpack(column), self._bands, self._slots)
+        keys = band_keys(unpack(column, "<u2"), self._bands, self._slots)
         blank = np.flatnonzero(column.is_null().to_numpy())
         place = np.stack([rows.column(name).to_numpy()[blank] for name in (SHARD, ROW)], 1).astype(np.int64)
         keys[blank] = band_keys(place.view("<u2"), 1, place.shape[1] * 4)
@@ -58,7 +58,7 @@ class MinHash:
         exact = raw[:, :4].copy().view("<f4").ravel().astype(np.float64)
         near = np.abs(exact - self._config.threshold) <= NEAR
         planted = raw[near, 4:].copy().view("<u2").reshape(-1, self._sketch.num_perm)
-        own = unpack(rows.column(self._sketch.column).take(pa.array(at[near])))
+        own = unpack(rows.column(self._sketch.column).take(pa.array(at[near])), "<u2")
         met = band_keys(own, self._bands, self._slots) == band_keys(planted, self._bands, self._slots)
         found, above = met.any(axis=1), exact[near] >= self._config.threshold
         alike = found & ((own == planted).mean(axis=1) >= self._config.threshold)
@@ -97,7 +97,7 @@ class MinHash:
         decisions = keep_all(rows.num_rows)
         column, order = rows.column(self._sketch.column), best_first(rows, self._config.keep_by)
         order = order[column.is_valid().to_numpy()[order]]
-        signatures = unpack(column)[order]
+        signatures = unpack(column, "<u2")[order]
         first, same = distinct(signatures)
         heads, signatures = order[first], signatures[first]
         group = rows.column(GROUP).to_numpy()[heads]
@@ -114,14 +114,8 @@ class MinHash:
         decisions.reason[order[dropped]] = "near_duplicate_text"
         decisions.score[order] = np.where(by_head, 1, np.where(stays, nearest, similarity)[same])
         decisions.keeper[order[dropped]] = heads[np.where(by_head, same, keeper[same])[dropped]]
-        return decisions._replace(rank=self._rank(rows, decisions), counts={"capped_bands": capped})
-
-    def _rank(self, rows: pa.Table, decisions: Decisions) -> np.ndarray | None:
-        """Similarity first, then the worse row."""
-        if not self.ranked:
-            return None
-        against = np.where(decisions.reason != "", decisions.score, -np.inf).astype(np.float32)
-        return np.hstack([against[:, None], badness(rows, self._config.keep_by)])
+        rank = ranks_by_score(rows, decisions, self._config.keep_by) if self.ranked else None
+        return decisions._replace(rank=rank, counts={"capped_bands": capped})
 
     def warnings(self, counts: dict[str, int]) -> list[str]:
         """What was compared less than fully."""

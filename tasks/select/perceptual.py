@@ -18,11 +18,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from storage.exchange import ROW, SHARD
 from storage.states import Checkpoint, State
 from tasks.score.image_hash import unpack
-from tasks.select import Decisions, badness, best_first, covers, hamming, keep_all, keeper_needs
+from tasks.select import Decisions, best_first, covers, hamming, keep_all, keeper_needs, ranks_by_score
+from tasks.select.coins import uid_halves
 from tasks.select.groups import Pairs, rule_of
+from tasks.select.linking import places
+from tasks.select.sorting import first_of_each
 
 ROWS_TOGETHER = 1 << 20
 """Rows that meet in one call, whatever they look like."""
@@ -64,10 +66,9 @@ class Perceptual:
         keys = [np.stack([hamming.masked(words, mask) for mask in state["masks"]], 1) for words in hashes]
         joined = np.hstack([np.minimum(*keys), np.maximum(*keys)]) if len(keys) > 1 else keys[0]
         hashed, blank = self._kinds(rows)
-        joined[blank] = uid_words(rows)[blank, :1]
+        joined[blank] = uid_halves(rows["uid"])[blank, :1]
         nothing = ~hashed & ~blank  # of its own, so that it meets no other
-        place = rows[SHARD].to_numpy().astype(np.uint64) << np.uint64(40) | rows[ROW].to_numpy().astype(np.uint64)
-        joined[nothing] = (place[nothing, None] + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+        joined[nothing] = (places(rows)[nothing, None].astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
         return joined
 
     def decide(self, rows: pa.Table, state: State) -> Decisions:
@@ -76,8 +77,9 @@ class Perceptual:
         order = best_first(rows, self._config.keep_by)
         hashed, blank = self._kinds(rows)
         capped = self._settle(decisions, order[hashed[order]], [unpack(rows[name]) for name in self._hash])
-        self._settle(decisions, order[blank[order]], [uid_words(rows)], compared=False)
-        return decisions._replace(rank=self._rank(rows, decisions), counts={"capped_runs": capped})
+        self._settle(decisions, order[blank[order]], [uid_halves(rows["uid"])], compared=False)
+        rank = ranks_by_score(rows, decisions, self._config.keep_by) if self.ranked else None
+        return decisions._replace(rank=rank, counts={"capped_runs": capped})
 
     def _kinds(self, rows: pa.Table) -> tuple[np.ndarray, np.ndarray]:
         """Rows whose hash counts, and rows with too little in their pictures: bool `(n,)` each."""
@@ -117,13 +119,6 @@ class Perceptual:
             i, j, apart = (column[closest[new]] for column in (i, j, apart))
         return (i, j, (1 - apart / self._bits).astype(np.float32)), found.capped
 
-    def _rank(self, rows: pa.Table, decisions: Decisions) -> np.ndarray | None:
-        """Similarity first, then the worse row."""
-        if not self.ranked:
-            return None
-        against = np.where(decisions.reason != "", decisions.score, -np.inf).astype(np.float32)
-        return np.hstack([against[:, None], badness(rows, self._config.keep_by)])
-
     def warnings(self, counts: dict[str, int]) -> list[str]:
         """What was compared less than fully."""
         if not (runs := counts.get("capped_runs", 0)):
@@ -152,13 +147,4 @@ def distinct(words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     whole = np.ascontiguousarray(words)
     flat = whole.ravel() if words.shape[1] == 1 else whole.view(np.dtype((np.void, 8 * words.shape[1]))).ravel()
-    _, first, same = np.unique(flat, return_index=True, return_inverse=True)
-    ascending = np.argsort(first)
-    position = np.empty_like(ascending)
-    position[ascending] = np.arange(len(first))
-    return first[ascending], position[same]
-
-
-def uid_words(rows: pa.Table) -> np.ndarray:
-    """Digests of whole rows, uint64 `(n, 2)`."""
-    return unpack(rows["uid"])
+    return first_of_each(flat)

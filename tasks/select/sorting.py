@@ -1,4 +1,4 @@
-"""Distinct integers by sorting.
+"""Distinct values by sorting.
 
 `np.unique` without indices or counts hashes from numpy 2.3 on, which for millions of integers takes ten times as long.
 """
@@ -15,3 +15,12 @@ def distinct(*values: np.ndarray) -> np.ndarray:
     new = np.ones(len(merged), bool)
     np.not_equal(merged[1:], merged[:-1], out=new[1:])
     return merged[new]
+
+
+def first_of_each(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The first index of every distinct value, ascending, int64 `(m,)`, and of every value which of those it equals."""
+    _, first, same = np.unique(values, return_index=True, return_inverse=True)
+    ascending = np.argsort(first)
+    place = np.empty_like(ascending)
+    place[ascending] = np.arange(len(first))
+    return first[ascending], place[same.ravel()]

@@ -30,7 +30,7 @@ OVER = "over_target"
 
 def needs(method: Any, config: Any) -> tuple[str, ...]:
     """Columns that a select reads: its method's, and what its target counts."""
-    target = getattr(config, "target", None)
+    target = config.target
     return tuple(dict.fromkeys([*method.needs, *(SIZES[target.unit] if target else ())]))
 
 
@@ -58,7 +58,7 @@ def write_ranks(step: Step, method: Any, config: Any, source: str, rows: pa.Tabl
 
 
 def _sizes(rows: pa.Table, config: Any) -> np.ndarray:
-    target = getattr(config, "target", None)
+    target = config.target
     names = SIZES[target.unit] if target else ()
     if not names:
         return np.ones(rows.num_rows, np.int64)
@@ -67,7 +67,7 @@ def _sizes(rows: pa.Table, config: Any) -> np.ndarray:
 
 def _most(config: Any) -> float:
     """What one row may have: a target's bytes or tokens."""
-    target = getattr(config, "target", None)
+    target = config.target
     return target.amount if target and SIZES[target.unit] else np.inf
 
 
@@ -98,12 +98,11 @@ def _ranks(table: pa.Table, counted: bool) -> Ranks:
 # ------------------------------------------------------------------------------------------------------------------ cut
 def cut(step: Step, method: Any, config: Any, state: State, sources: list[str]) -> dict[str, Any]:
     """Find the cut, save it, and say what was wanted and what stays."""
-    target: Target | None = getattr(config, "target", None)
-    given = sum(step.read(f"spill/ranked/{source}", ["keep"]).num_rows for source in sources)
+    target: Target | None = config.target
     sized, counted = _Parts(step, sources), _Parts(step, sources, counted=True)
     group, rows, size = totals(sized)
     by_rows = target is None or target.unit in ("rows", "fraction")
-    wanted = target.wanted(given) if target else None
+    wanted = target.wanted(_given(step, sources) if target.unit == "fraction" else 0) if target else None
     if not hasattr(method, "quotas"):
         # One quota for all: what is left of `wanted` in the unit of the target.
         limit = np.array([wanted if wanted is not None else int(size.sum())] * len(group), np.int64)
@@ -114,6 +113,11 @@ def cut(step: Step, method: Any, config: Any, state: State, sources: list[str]) 
         found = _searched(sized, counted, method, (group, rows, size), int(wanted or 0))
     states.save(step.file(CUT), {"group": found.group, "key": found.key, "whole": found.whole})
     return _told(step, method, state, found, sources, target, wanted)
+
+
+def _given(step: Step, sources: list[str]) -> int:
+    """Rows that the select was given, those that go whatever the target with them."""
+    return sum(step.read(f"spill/ranked/{source}", ["keep"]).num_rows for source in sources)
 
 
 def _by_quotas(parts: Iterable[Ranks], method: Any, group: np.ndarray, rows: np.ndarray, wanted: int | None) -> Cut:
@@ -233,9 +237,14 @@ class _Sketch:
 
 
 # --------------------------------------------------------------------------------------------------------------- settle
-def settle(step: Step, source: str) -> tuple[pa.Table, Decisions]:
+def the_cut(step: Step) -> Cut:
+    """What `cut` has found."""
+    return Cut(**states.load(step.file(CUT)))
+
+
+def settle(step: Step, found: Cut, source: str) -> tuple[pa.Table, Decisions]:
     """The rows of one bucket or shard, and what the cut decides on them."""
-    table, found = step.read(f"spill/ranked/{source}"), Cut(**states.load(step.file(CUT)))
+    table = step.read(f"spill/ranked/{source}")
     candidates = table["keep"].to_numpy(zero_copy_only=False)
     ranks = _ranks(table, counted=False)
     kept = candidates.copy()

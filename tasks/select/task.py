@@ -149,7 +149,8 @@ def cut_ranks(step: Step, config: Any, seed: int, sources: list[str]) -> None:
 @stage_task(name="settle", task_run_name="select {step.kind}: settle {label}")
 def settle_sources(step: Step, sources: list[str], label: str) -> dict[str, Any]:
     """Decide on ranked rows by the cut; send the decisions towards their shards."""
-    return each(sources, lambda source: send_home(step, source, *targets.settle(step, source)))
+    found = targets.the_cut(step)
+    return each(sources, lambda source: send_home(step, source, *targets.settle(step, found, source)))
 
 
 @stage_task(name="collect", task_run_name="select {step.kind}: collect {label}")

@@ -74,8 +74,9 @@ def main() -> None:
             before, started = psutil.Process().memory_info().rss, time.perf_counter()
             facts = targets.cut(step, method, config, {}, sources)
             found = time.perf_counter()
+            cut = targets.the_cut(step)
             for source in sources:
-                targets.settle(step, source)
+                targets.settle(step, cut, source)
             ended = time.perf_counter()
             more = (psutil.Process().memory_info().rss - before) / 2**20
         print(f"| {name} | {found - started:.1f} | {ended - found:.1f} | {facts['kept']:,} | {more:.0f} |", flush=True)

@@ -86,7 +86,7 @@ def datatrove(folder: Path, out: Path, language: str = "grt") -> None:
 
     config = minhash.MinhashConfig(n_grams=NGRAM, num_buckets=BANDS, hashes_per_bucket=SLOTS)
     reader, files = ParquetReader(f"{folder}/in"), len(list((folder / "in").iterdir()))
-    place = {name: f"{out}/work/{name}" for name in ("signatures", "buckets", "remove")}
+    place = {name: f"{out}/stages/{name}" for name in ("signatures", "buckets", "remove")}
     stages = [
         (files, [reader, minhash.MinhashDedupSignature(place["signatures"], config, language)]),
         (BANDS, [minhash.MinhashDedupBuckets(place["signatures"], place["buckets"], config=config)]),
@@ -94,7 +94,7 @@ def datatrove(folder: Path, out: Path, language: str = "grt") -> None:
         (files, [reader, minhash.MinhashDedupFilter(place["remove"]), ParquetWriter(str(out))]),
     ]
     for number, (tasks, pipeline) in enumerate(stages):
-        log = f"{out}/work/log{number}"
+        log = f"{out}/stages/log{number}"
         LocalPipelineExecutor(pipeline, tasks=tasks, workers=WORKERS, logging_dir=log).run()
 
 
