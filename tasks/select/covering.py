@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numba import njit
+from scipy.linalg.blas import ssyrk
 
 from tasks.select.cell_order import Order
 
@@ -20,7 +21,7 @@ MARGIN = 1e-6
 """A similarity counts as higher from here on: more than what float32 dot products differ by."""
 MEMORY = 1 << 29
 """Bytes of similarities that are held at once, and as many of neighbour lists."""
-SAMPLE = 256
+SAMPLE = 64
 """Rows by which the length of lists is estimated."""
 MOST = 32
 """Rows that are taken by whole columns."""
@@ -30,7 +31,7 @@ SIDE = 2048
 """Rows and columns of a block of similarities."""
 BATCH = 32
 """Rows whose gains are computed at once while whole columns are used."""
-SHARE = 1 / 16
+SHARE = 1 / 32
 """Lists are made once they would hold so many of the n x n pairs at most: walking them then costs less than columns.
 
 That is where all columns are held. Where they have to be fetched, lists are cheaper as soon as they fit."""
@@ -59,7 +60,7 @@ class Cover:
         self._all = n * n * 4 <= memory
         self._allowed = memory // 9  # a pair has eight bytes; the ninth is for what an estimate is off by
         if self._all:
-            self._columns, self._slot = unit @ unit.T, np.arange(n)
+            self._columns, self._slot = _products(unit), np.arange(n)
         else:
             self._columns, self._slot = np.empty((max(2 * BATCH, memory // (4 * n)), n), np.float32), np.full(n, -1)
         self._used = self._fetched = 0
@@ -133,7 +134,7 @@ class Cover:
     def _blocks(self) -> Iterator[tuple[int, np.ndarray]]:
         """Similarities of some rows with all, block by block, with the index of the first."""
         n = len(self._unit)
-        size = max(64, min(1024, self._memory // (16 * n)))
+        size = n if self._all else max(64, min(1024, self._memory // (16 * n)))
         for at in range(0, n, size):
             some = slice(at, at + size)
             yield at, self._columns[some] if self._all else self._unit[some] @ self._unit.T
@@ -161,9 +162,12 @@ class Cover:
             starts.append(counts)
             rows.append(row)
             similarities.append(similarity)
+        start = np.cumsum(np.concatenate(starts))
+        if self._all:
+            return Lists(start, *rows, *similarities)
         row = np.concatenate(rows)
         del rows
-        return Lists(np.cumsum(np.concatenate(starts)), row, np.concatenate(similarities))
+        return Lists(start, row, np.concatenate(similarities))
 
     def _improvements(self) -> np.ndarray:
         """By how much rows of an even sample would cover other rows better, float32 `(m * n,)`, any sign."""
@@ -182,6 +186,26 @@ class Cover:
         better = self._improvements()
         at = len(better) - int(self._allowed / len(self._unit) ** 2 * len(better)) - 1
         return max(MARGIN, float(np.partition(better, at)[at]))
+
+
+def _products(unit: np.ndarray) -> np.ndarray:
+    """All similarities, each computed once; numpy's `unit @ unit.T` takes longer to mirror than to compute them."""
+    products = np.empty((len(unit), len(unit)), np.float32)  # numpy asks for huge pages, SciPy does not
+    if len(unit):
+        ssyrk(1.0, unit.T, trans=1, lower=1, c=products.T, overwrite_c=1)
+    _mirror(products)
+    return products
+
+
+@njit(cache=True)
+def _mirror(square: np.ndarray) -> None:
+    """Copy what is above the diagonal below it, in tiles that fit the cache."""
+    n, side = len(square), 64
+    for top in range(0, n, side):
+        for left in range(top, n, side):
+            for i in range(top, min(top + side, n)):
+                for j in range(max(left, i + 1), min(left + side, n)):
+                    square[j, i] = square[i, j]
 
 
 @njit(cache=True, fastmath=True)

@@ -127,6 +127,16 @@ def keep_percentile(scores: np.ndarray, y: np.ndarray, percentile: float) -> np.
     return np.sort(np.concatenate(kept)) if kept else np.zeros(0, np.int64)
 
 
+def reduction(given: int, kept: int) -> float:
+    """R = 1 - kept / given, the share of the rows left out; 0 of no rows (spec, section 8)."""
+    return 1 - kept / given if given else 0.0
+
+
+def effectiveness(accuracy: float, reduction: float) -> float:
+    """E = accuracy * reduction: the measure's usual formula, as the papers' is not known (spec, section 8)."""
+    return accuracy * reduction
+
+
 def shared_out(counts: np.ndarray, wanted: int) -> np.ndarray:
     """`wanted` rows over classes of `counts` rows, int64 `(K,)`: the sum is exact (all rows if there are fewer).
 

@@ -46,6 +46,7 @@ from keel import Fold, Problem, problems
 from ranks import interval, ranking
 
 from configs.methods.diversity import GaisGraph, GaisNetwork
+from tasks.select import gais_scores
 from tasks.select.gais import keep_top, scores
 
 CLASSIFIERS = ("logistic", "5-NN", "forest")
@@ -164,8 +165,8 @@ def summary(results: pd.DataFrame, ratio: float) -> tuple[pd.DataFrame, dict[str
     """A row a method, means over data sets (each the mean of its folds, seeds, classifiers); and the tests."""
     some = results[results["ratio"].isin([0.0, ratio])].copy()
     some["accuracy"] = some[list(CLASSIFIERS)].mean(axis=1)
-    some["reduction"] = 1 - some["kept"] / some["rows"]
-    some["effectiveness"] = some["accuracy"] * some["reduction"]
+    some["reduction"] = [gais_scores.reduction(*sizes) for sizes in some[["rows", "kept"]].to_numpy()]
+    some["effectiveness"] = gais_scores.effectiveness(some["accuracy"], some["reduction"])
     columns = ["accuracy", "reduction", "effectiveness", *CLASSIFIERS, "seconds"]
     by_set = some.groupby(["method", "set"])[columns].mean()
     table = by_set.groupby("method").mean().loc[[*SAME_SIZE, *OWN_SIZE, "all rows"]]

@@ -22,7 +22,7 @@ from tasks.select.gais import (
 from tasks.select.gais_attention import arcs
 from tasks.select.gais_graphs import Nodes, row_graph
 from tasks.select.gais_network import Network, node_scores, steps
-from tasks.select.gais_scores import above_percentile, aggregated, class_sizes
+from tasks.select.gais_scores import above_percentile, aggregated, class_sizes, effectiveness, reduction
 
 X = np.array([(0, 0), (0.1, 0), (0, 0.2), (1, 1), (0.9, 1), (0.5, 0.6)])
 Y = np.array([0, 0, 0, 1, 1, 1])
@@ -244,6 +244,16 @@ def test_the_percentile_keeps_as_many_as_are_above(y, q):
     value = np.random.default_rng(1).permutation(len(y)).astype(np.float32)
     kept = keep_percentile(value, y, q)
     assert len(kept) == above_percentile(np.unique(y, return_counts=True)[1], q).sum() and set(y[kept]) == set(y)
+
+
+def test_effectiveness_is_accuracy_times_reduction():
+    kept = keep_top(np.array(IMPORTANCE), Y, 0.34)
+    assert kept.tolist() == [1, 2, 3, 5] and reduction(len(Y), len(kept)) == pytest.approx(1 / 3)
+    assert effectiveness(0.9, reduction(len(Y), len(kept))) == pytest.approx(0.3)
+    x, y = blobs(60)
+    everything = select(x, y, keep_ratio=1.0, graph="single_level", network=QUICK)
+    assert effectiveness(1.0, reduction(len(y), len(everything))) == 0
+    assert reduction(0, 0) == 0
 
 
 def test_a_product_that_is_a_hair_too_large_asks_for_no_more():
