@@ -45,7 +45,7 @@ def forecast(config: Curate) -> Forecast:
     new = [entry for entry in found.entries if entry.file not in found.facts]
     new_rows = sum(found.rows.get(entry.file, 0) for entry in new)
     table = [_shard_row("ingest", ingest_step(config), every, found, new_rows)]
-    for one in plan_per_shard(config, _vocabulary_digest(config))[0]:
+    for one in plan_per_shard(config, _vocabulary_digest(config), every)[0]:
         table.append(_shard_row(one.label, one.step, every, found, new_rows))
     unknown = bool(new or found.waiting)
     steps_ahead, version = _global_steps(config, every, known.entries, unknown)
@@ -135,7 +135,7 @@ def _global_steps(
     labels = [f"select/{section.kind}" for section in config.select] + ["mix", "sample"]
     if changed or (config.annotate and frozen_url(config) and _vocabulary_digest(config) is None):
         return [(label, None) for label in labels], None
-    _, view = plan_per_shard(config, _vocabulary_digest(config))
+    _, view = plan_per_shard(config, _vocabulary_digest(config), every)
     selects, view = plan_selects(config, view, every)
     mixing = mix_step(config, view, every)
     sampling = sample_step(config, view, mixing.step)

@@ -96,7 +96,7 @@ class Mix:
         )
 
 
-def plan_per_shard(config: Curate, state: str | None) -> tuple[list[Planned], View]:
+def plan_per_shard(config: Curate, state: str | None, every: list[Shard]) -> tuple[list[Planned], View]:
     """Every per-shard step and the view behind them; `state` is the digest of the annotator's frozen state."""
     view = input_view(config).after(ingest_step(config), PROVIDES)
     planned: list[Planned] = []
@@ -106,7 +106,7 @@ def plan_per_shard(config: Curate, state: str | None) -> tuple[list[Planned], Vi
     if config.annotate:
         one, view = annotate_step(config, view, state)
         planned.append(one)
-    scores, view = score_steps(config, view)
+    scores, view = score_steps(config, view, every)
     return [*planned, *scores], view
 
 
@@ -163,7 +163,7 @@ def examine(config: Curate) -> tuple[Scan, list[Planned]]:
         MixwrightError: Of the kind that says what is wrong: `StageError`, `ColumnError`, `PlaceError`, …
     """
     clusters.check(config)
-    planned, view = plan_per_shard(config, None)
+    planned, view = plan_per_shard(config, None, [])
     selects, view = select_steps(config, view, [])
     for one in selects:
         if hasattr(one.method, "check"):
@@ -235,7 +235,7 @@ def _curate(run: Run, made: Made, lease: Lease) -> Mix:
     if config.annotate:
         one, view = stages.annotate_all(run, view, every)
         done.append(one)
-    scores, view = score_steps(config, view)
+    scores, view = score_steps(config, view, every)
     stages.score(run, scores, every)
     run.stop_if_failed()
     made += [(one.step, {shard.digest for shard in every}) for one in [*done, *scores]]

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from configs.curate import Curate
+from configs.methods import logits
 from configs.section import Section
 from storage import shards
 from storage.fingerprints import fingerprint, source_digest, versions
@@ -123,24 +124,28 @@ def annotate_step(config: Curate, view: View, state: str | None) -> tuple[Planne
     return per_shard(config.store, "annotate", section, annotate.METHODS, view, extra=extra)
 
 
-def score_steps(config: Curate, view: View) -> tuple[list[Planned], View]:
-    """The score steps in order."""
+def score_steps(config: Curate, view: View, every: list[Shard]) -> tuple[list[Planned], View]:
+    """The score steps in order; one that is fitted to all shards is another one when shards come."""
     planned = []
     for section, who in score_sections(config):
-        step, view = per_shard(config.store, "score", section, score.METHODS, view, who=who)
+        extra = {"shards": shards.set_digest(every)} if score.is_fitted(section) else {}
+        step, view = per_shard(config.store, "score", section, score.METHODS, view, who=who, extra=extra)
         planned.append(step)
     return planned, view
 
 
 def score_sections(config: Curate) -> list[tuple[Any, str]]:
-    """The scores that are listed, and those that selects want made, unless what makes the same column is there.
+    """The scores that are listed, and those that selects and the sampler want made, unless what makes the same column
+    is there.
 
     Each with who asked for it, as errors name it.
     """
     found: dict[tuple[str, str], tuple[Any, str]] = {}
     wanted: list[tuple[Any, str]] = [(section, f"score: {section.kind}") for section in config.score]
     wanted += [(section, f"select: {one.kind}") for one in config.select for section in one.prepares()]
+    wanted += [(section, f"sample: {config.sample.kind}") for section in config.sample.prepares()]
     for section, who in wanted:
+        section = logits.resolved(section, config.embed)
         found.setdefault((section.kind, getattr(section, "column", "")), (section, who))
     return list(found.values())
 

@@ -26,7 +26,9 @@ from tasks.groups import ItemsFailed
 from tasks.mix.task import count_shards, draw_shards, order_draws, plan_mix
 from tasks.sample import coverage
 from tasks.sample.task import attach_shards, pick_in_order, pick_parts
-from tasks.score.task import score_shards
+from tasks.score import is_fitted
+from tasks.score.task import fit_score, score_shards, summarise_scored
+from tasks.summaries import summarised
 
 
 @contextmanager
@@ -70,7 +72,31 @@ def score(run: Run, planned: list[Planned], every: list[Shard]) -> None:
     """Score every shard."""
     for one in planned:
         with timed(run, one.label):
-            run_per_shard(run, score_shards, one, every)
+            run_per_shard(run, score_shards, one, every, **fitted(run, one, every))
+
+
+def fitted(run: Run, planned: Planned, every: list[Shard]) -> dict[str, str]:
+    """Have a scorer learn from all shards, where it does and has not yet; returns where what it learned is."""
+    step = planned.step
+    if not is_fitted(planned.config):
+        return {}
+    state = {"state": step.file("state.npz")}
+    if files.exists(state["state"]):
+        return state
+    run.stop_if_failed()
+    if hasattr(planned.method, "check"):
+        planned.method.check()
+    run.log(f"{planned.label}: learning from {len(every)} shards")
+    done = summarised(step)
+    left = [shard for shard in every if shard.digest not in done]
+    common: dict[str, Any] = {"step": step, "config": planned.config}
+    try:
+        run.each(summarise_scored, "shards", left, view=planned.view, **common)
+        run.once(fit_score, shards=every, **common)
+    except (ItemsFailed, FileNotFoundError) as error:
+        if not files.exists(state["state"]):  # else another run has learned the same and dropped its summaries
+            raise RunFailed(f"{planned.label} cannot learn: {error}") from error
+    return state
 
 
 def annotate_all(run: Run, view: View, every: list[Shard]) -> tuple[Planned, View]:

@@ -10,6 +10,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from configs.methods.proxies import Trajectory
+from configs.methods.utility import Gradients, TokenLosses, UtilityDiversity
 from configs.reasons import EMBEDDING, Reason
 from configs.section import Section
 
@@ -139,6 +141,15 @@ class ImageHash(Section):
 
 
 Score = Annotated[
-    Alignment | Tokens | ImageDigest | TextDigest | MinHashSignature | ImageHash,
+    Alignment
+    | Tokens
+    | ImageDigest
+    | TextDigest
+    | MinHashSignature
+    | ImageHash
+    | UtilityDiversity
+    | TokenLosses
+    | Gradients
+    | Trajectory,
     Field(discriminator="kind"),
 ]

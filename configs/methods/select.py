@@ -10,6 +10,7 @@ from configs.methods.diversity import Gais
 from configs.methods.duplicates import ExactDuplicates, MinHash, NearDuplicates, Perceptual
 from configs.methods.representation import ClusterBalanced, FacilityLocation, KCenter
 from configs.methods.targets import Targeted
+from configs.methods.trajectories import Trajectories
 from configs.reasons import Reason
 from configs.section import exactly_one
 
@@ -91,6 +92,7 @@ Select = Annotated[
     | FacilityLocation
     | KCenter
     | ClusterBalanced
-    | Gais,
+    | Gais
+    | Trajectories,
     Field(discriminator="kind"),
 ]

@@ -47,6 +47,17 @@ class AccountableSampler(Sampler, Protocol):
         ...
 
 
+class ValuingSampler(Sampler, Protocol):
+    """A sampler that goes by numbers of single draws and tells them, for the report."""
+
+    values: tuple[str, ...]
+    """Names of those numbers, the last the one that picks go by."""
+
+    def pick_and_value(self, superbatch: pa.Table, step: int) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
+        """Returns what `pick` returns, and the values: float32 `(B,)` each, NaN where there is none."""
+        ...
+
+
 class StatefulSampler(Sampler, Protocol):
     """A sampler whose picks depend on earlier ones (`independent` is false): a checkpoint carries its state."""
 
@@ -64,4 +75,11 @@ METHODS: dict[str, str] = {
     "cabs_dm": "tasks.sample.cabs:CabsDm",
     "cabs_fm": "tasks.sample.cabs:CabsFm",
     "jest": "tasks.sample.jest:Jest",
+    "uds": "tasks.sample.uds:Uds",
+    "random": "tasks.sample.comparators:Random",
+    "max_loss": "tasks.sample.comparators:MaxLoss",
+    "max_entropy": "tasks.sample.comparators:MaxEntropy",
+    "gradient_norm": "tasks.sample.comparators:GradientNorm",
+    "rho_loss": "tasks.sample.comparators:RhoLoss",
+    "greats": "tasks.sample.greats:Greats",
 }

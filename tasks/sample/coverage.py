@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from configs.methods.sample import Batches
+from configs.methods.batches import Batches
 from storage import files
 from storage.steps import Step, parquet_bytes
 from tasks.sample.concepts import Labels, label_counts

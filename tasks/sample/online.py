@@ -21,7 +21,8 @@ from pydantic import TypeAdapter
 from torch.utils.data import Sampler as TorchSampler
 
 from configs.errors import MixError
-from configs.methods.sample import Batches, Sample
+from configs.methods.batches import Batches
+from configs.methods.sample import Sample
 from configs.storage import Storage
 from storage import files, manifests, objects
 from storage.fingerprints import fingerprint

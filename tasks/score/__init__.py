@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 import pyarrow as pa
 
+from storage.states import Checkpoint, State
 from tasks import Result
 
 
@@ -22,6 +24,21 @@ class Scorer(Protocol):
         ...
 
 
+class FittedScorer(Scorer, Protocol):
+    """A scorer that learns from all shards first; built as `Class(config, state=state)` for `run`, else without."""
+
+    def summarise(self, rows: pa.Table) -> pa.Table:
+        """What `fit` has to know of one shard: its `needs`, and `row: int64`, of the rows that no stage failed."""
+        ...
+
+    def fit(self, summaries: Iterable[pa.Table], checkpoint: Checkpoint) -> State:
+        """Learn; `summaries` are in the order of the shards and read again at every iteration.
+
+        What is saved in `checkpoint` is there when a fit that broke off is begun again.
+        """
+        ...
+
+
 METHODS: dict[str, str] = {
     "alignment": "tasks.score.alignment:AlignmentScorer",
     "tokens": "tasks.score.tokens:Tokens",
@@ -29,7 +46,18 @@ METHODS: dict[str, str] = {
     "text_digest": "tasks.score.digests:TextDigest",
     "image_hash": "tasks.score.image_hash:ImageHasher",
     "minhash_signature": "tasks.score.minhash:MinHashSignature",
+    "uds": "tasks.score.utility_diversity:UtilityDiversity",
+    "losses": "tasks.score.losses:TokenLosses",
+    "gradients": "tasks.score.gradients:Gradients",
+    "trajectory": "tasks.score.trajectory:Trajectory",
 }
+FITTED = frozenset({"trajectory"})
+"""Kinds whose scorers learn from all shards first."""
+
+
+def is_fitted(section: Any) -> bool:
+    """Whether the scorer of a section learns from all shards first."""
+    return section.kind in FITTED
 
 
 def scores_of(method: Any) -> list[str]:

@@ -118,6 +118,7 @@ METHODS: dict[str, str] = {
     "k_center": "tasks.select.k_center:KCenter",
     "cluster_balanced": "tasks.select.cluster_balanced:ClusterBalanced",
     "gais": "tasks.select.gais_select:Gais",
+    "trajectories": "tasks.select.trajectories:Trajectories",
 }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -36,22 +35,6 @@ def rows_of(view: View, shard: Shard, needs: tuple[str, ...]) -> pa.Table:
     rows = view.alive_rows(shard, needs)
     place = pa.array(np.full(rows.num_rows, shard.index), pa.int32())
     return rows.rename_columns([ROW, *needs]).append_column(SHARD, place)
-
-
-def write_summary(step: Step, view: View, method: Any, shard: Shard) -> None:
-    """Summarise a shard's alive rows; the summary is kept until the step is done."""
-    summary = method.summarise(view.alive_rows(shard, method.needs))
-    files.write_bytes(step.file(f"spill/summaries/{shard.digest}.parquet"), parquet_bytes(summary))
-
-
-class Summaries:
-    """The summaries of all shards in order, read one by one at every iteration."""
-
-    def __init__(self, step: Step, shards: list[Shard]) -> None:
-        self._step, self._shards = step, shards
-
-    def __iter__(self) -> Iterator[pa.Table]:
-        return (self._step.read(f"spill/summaries/{shard.digest}") for shard in self._shards)
 
 
 def decisions_table(rows: pa.Table, decisions: Decisions) -> pa.Table:

@@ -16,16 +16,9 @@ from storage.view import View
 from tasks import load, select
 from tasks.groups import each, stage_task
 from tasks.select import linking, targets
-from tasks.select.decisions import (
-    Summaries,
-    decided,
-    decisions_table,
-    publish_decisions,
-    rows_of,
-    send_home,
-    write_summary,
-)
+from tasks.select.decisions import decided, decisions_table, publish_decisions, rows_of, send_home
 from tasks.select.forecasts import sum_forecasts, write_forecast
+from tasks.summaries import Summaries, write_summary
 
 
 @stage_task(name="summarise", task_run_name="select {step.kind}: summarise {label}")

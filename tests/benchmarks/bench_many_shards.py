@@ -96,7 +96,7 @@ def pretend(folder: Path, config: Curate) -> None:
     state = frozen_url(config)
     files.write_bytes(state, b"no more than its digest is looked at")
     files.write_bytes(state.removesuffix(".npz") + ".tsv", b"")
-    planned, view = pipeline.plan_per_shard(config, digest(files.read_bytes(state)))
+    planned, view = pipeline.plan_per_shard(config, digest(files.read_bytes(state)), every)
     view = planning.input_view(config).after(planning.ingest_step(config), PROVIDES)
     steps = [planning.ingest_step(config), *(one.step for one in planned)]
     for step in steps:
@@ -104,7 +104,7 @@ def pretend(folder: Path, config: Curate) -> None:
         for shard in every:
             facts = {"rows": ROWS, "failures": 0, "seconds": 0.01, "digest": shard.digest}
             Path(step.file(f"{shard.digest}.json")).write_text(json.dumps(facts))
-    _, view = pipeline.plan_per_shard(config, digest(files.read_bytes(state)))
+    _, view = pipeline.plan_per_shard(config, digest(files.read_bytes(state)), every)
     selects, view = planning.select_steps(config, view, every)
     rows = len(every) * ROWS
     for one in selects:
