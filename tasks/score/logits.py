@@ -32,7 +32,7 @@ class Block(NamedTuple):
 
 
 class LogitsSource(Protocol):
-    """A model with logits for rows, built from its section of `configs.methods.logits`; nothing is loaded before use."""
+    """A model that has logits for rows; built from its section of `configs.methods.logits`, loaded at first use."""
 
     needs: tuple[str, ...]
     """Columns that it reads. With `image` among them, `blocks` gets an iterator over slices of the shard."""
