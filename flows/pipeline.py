@@ -165,7 +165,7 @@ def examine(config: Curate) -> tuple[Scan, list[Planned]]:
     clusters.check(config)
     planned, view = plan_per_shard(config, None, [])
     selects, view = select_steps(config, view, [])
-    for one in selects:
+    for one in [*(one for one in planned if one.step.stage == "score"), *selects]:
         if hasattr(one.method, "check"):
             one.method.check()
     planned += [*selects, sample_step(config, view, ingest_step(config))]
