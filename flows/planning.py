@@ -203,7 +203,7 @@ def sample_step(config: Curate, view: View, mixed: Step) -> Planned:
     section = targets.resolved(config.sample)
     method = load(sample.METHODS, section, seed=config.seed)
     view = with_columns(view, getattr(method, "input_columns", ()))
-    view.require(method.needs, f"sample: {section.kind}")
+    view.require(method.needs, f"sample: {section.kind}", getattr(method, "remedy", ""))
     parts = {"mix": mixed.fingerprint, "seed": config.seed, "config": section.output_fields()}
     parts |= {"needs": view.parents(method.needs), "inputs": input_parts(view, method.needs)}
     parts |= {"planning": source_digest("tasks.sample.plans")}

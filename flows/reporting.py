@@ -20,9 +20,9 @@ from storage.view import IMAGE, TEXT
 from tasks.emit.layout import blocks
 from tasks.groups import ItemsFailed
 from tasks.report import cuts as decided
-from tasks.report import gathering, pages
+from tasks.report import gathering, pages, sources
 from tasks.report.costs import machine
-from tasks.report.subject import Subject
+from tasks.report.subject import Picking, Subject
 from tasks.report.task import (
     choose_examples,
     choose_shown,
@@ -124,9 +124,28 @@ def subject_of(run: Run, plan: Plan, url: str) -> Subject:
         sample=plan.sample,
         parts=tuple(plan.sampled["parts"]),
         steps=plan.sampled["steps"],
+        picking=picking_of(run, plan),
         capped=sampler.kind == "cabs_dm" and sampler.variant == "released" and sampler.cap is not None,
         settings=settings,
         max_pixels=getattr(run.config.embed, "max_pixels", MAX_PIXELS),
+    )
+
+
+def picking_of(run: Run, plan: Plan) -> Picking:
+    """How the batches were picked."""
+    sampler, names = run.config.sample, plan.mixed["groups"]
+    whole = sampler.superbatch // sampler.world_size, sampler.batch_size // sampler.world_size
+    micro_batch, taken = getattr(sampler, "share", whole)
+    drawn = np.array(plan.mixed["counts"]).sum(axis=0).tolist()
+    return Picking(
+        kind=sampler.kind,
+        mixed=plan.mix,
+        superbatch=sampler.superbatch,
+        micro_batch=micro_batch,
+        taken=taken,
+        alpha=getattr(sampler, "alpha", None) if sampler.kind == "uds" else None,
+        groups=len(names),
+        sources=tuple((one, names[one]) for one in sources.largest(drawn, names)) if len(names) > 1 else (),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -42,8 +43,8 @@ class View:
         """All names a method may need here."""
         return sorted({*self.inputs, *self.sidecars})
 
-    def require(self, needs: tuple[str, ...], who: str) -> None:
-        """Raise StageError if a needed column is made by no step."""
+    def require(self, needs: tuple[str, ...], who: str, remedy: str = "") -> None:
+        """Raise StageError if a needed column is made by no step; `remedy`: what makes it, where the method knows."""
         missing = [name for name in needs if name not in self.inputs and name not in self.sidecars]
         if missing and missing[0] in (IMAGE, TEXT):
             raise StageError(
@@ -53,7 +54,7 @@ class View:
         if missing:
             raise StageError(
                 f"`{who}` needs the column {missing[0]!r}, which nothing before it makes; there are "
-                f"{', '.join(self.columns())}. Add the stage that makes it, or name another column."
+                f"{', '.join(self.columns())}. {remedy or 'Add the stage that makes it, or name another column.'}"
             )
 
     def parents(self, needs: tuple[str, ...]) -> list[str]:
@@ -61,8 +62,9 @@ class View:
         return sorted({self.sidecars[name].fingerprint for name in needs if name in self.sidecars})
 
     def table(self, shard: Shard, needs: tuple[str, ...]) -> pa.Table:
-        """All rows of a shard: one column per name in `needs`, in that order."""
+        """All rows of a shard: one column per name in `needs`, in that order; sidecars' with their metadata."""
         found: dict[str, pa.ChunkedArray] = {}
+        told: dict[str, Any] = {}
         from_input = {n: self.inputs[n] for n in needs if n not in self.sidecars}
         if from_input:
             read = shards.read(shard, sorted(set(from_input.values())))
@@ -71,9 +73,11 @@ class View:
             names = [n for n in needs if self.sidecars.get(n) == step]
             read = step.read(shard.digest, names)
             found |= {name: read.column(name) for name in names}
+            told |= {name: read.schema.field(name).metadata for name in names}
         if not needs:
             return pa.table({"": pa.nulls(shard.rows)}).select([])
-        return pa.table({name: found[name] for name in needs})
+        fields = [pa.field(name, found[name].type, metadata=told.get(name)) for name in needs]
+        return pa.table([found[name] for name in needs], schema=pa.schema(fields))
 
     def stream(self, shard: Shard, needs: tuple[str, ...]) -> Iterator[pa.Table]:
         """All rows of a shard, slice after slice, with the images."""

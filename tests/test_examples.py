@@ -1,4 +1,5 @@
-"""The examples do what they say: training that goes on where it was, alone and on two ranks; training on publication."""
+"""The examples do what they say: training that goes on where it was, alone, on two ranks, on rows that the model chooses;
+training on publication."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+from ast import literal_eval
 from importlib.metadata import version
 from pathlib import Path
 
@@ -15,7 +17,9 @@ import yaml
 from corpora import config, run, write_corpus
 from exported import export
 from packaging.version import Version
+from safetensors.torch import load_file
 from served import HURRY, ask, free_port, soon
+from tiny_lm import real_texts, tiny_lm
 
 from flows.place import CHECKOUT, Place, server
 from flows.serving import POOL
@@ -67,8 +71,41 @@ for out, count in (("whole", 5), ("parted", 3), ("parted", 5)):
     assert weights[0] != pocket
 
 
-def test_the_training_example_is_short():
+def test_a_language_model_is_trained_on_the_rows_it_chooses(mix, tmp_path):
+    tiny_lm(tmp_path / "lm", real_texts(60))
+    script = f"""
+import logging
+from examples.train_uds import train
+logging.basicConfig(level=logging.INFO, format="%(message)s")
+for out, options in (("loop", {{}}), ("word", dict(kind="max_loss")), ("trainer", dict(trainer=True))):
+    train({mix.url!r}, {str(tmp_path / "lm")!r}, {str(tmp_path)!r} + "/" + out, max_length=64, steps=2, **options)
+"""
+    done = python("-c", script)
+    assert done.returncode == 0, done.stderr
+    assert steps(done.stderr) == [1, 2, 1, 2] and done.stderr.count("'candidates': 64.0, 'trained': 16.0") == 2
+    told = [literal_eval(line) for line in done.stdout.splitlines() if line.startswith("{'loss'")]
+    assert [float(line["selector_candidates"]) for line in told] == [32, 64]
+    weights = {(tmp_path / n / "model.safetensors").read_bytes() for n in ("lm", "loop", "word", "trainer")}
+    assert len(weights) == 4
+    assert list((tmp_path / "trainer" / "checkpoints").glob("checkpoint-*/selector-0.safetensors"))
+
+
+@pytest.mark.nightly
+def test_two_processes_choose_each_for_itself(mix, tmp_path):
+    tiny_lm(tmp_path / "lm", real_texts(60))
+    command = ["-m", "torch.distributed.run", "--nproc-per-node", 2, "--master-port", free_port()]
+    command += [SCRIPT.with_name("train_uds.py"), mix.url, tmp_path / "lm", "--out", tmp_path / "out", "--trainer"]
+    done = python(*command, "--steps", 2, "--max-length", 64)
+    assert done.returncode == 0, done.stderr
+    checkpoint = tmp_path / "out" / "checkpoints" / "checkpoint-2"
+    states = [load_file(checkpoint / f"selector-{rank}.safetensors") for rank in (0, 1)]
+    assert [state["memory.vectors"].shape for state in states] == [(16, 1024)] * 2
+    assert not states[0]["memory.vectors"].equal(states[1]["memory.vectors"])
+
+
+def test_the_training_examples_are_short():
     assert len(SCRIPT.read_text().splitlines()) <= 60
+    assert len(SCRIPT.with_name("train_uds.py").read_text().splitlines()) <= 100
 
 
 @pytest.mark.nightly

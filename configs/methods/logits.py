@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from configs.errors import StageError
 from configs.methods.embed import OpenClip
-from configs.reasons import Reason
+from configs.reasons import EMBEDDING, Reason
 from configs.section import Section
 
 
@@ -24,6 +24,7 @@ class CausalLm(Section):
             "The model's logits for this row have NaN or infinity.",
             "Take `precision` fp32 (or bf16); if that does not help, the checkpoint is damaged.",
         ),
+        "undecodable_text": EMBEDDING["undecodable_text"],
     }
 
     kind: Literal["causal_lm"] = "causal_lm"
@@ -43,6 +44,18 @@ class CausalLm(Section):
 class PairTokens(Section):
     """An open_clip model: a pair's logits are its projected patch tokens by the text embeddings of a vocabulary."""
 
+    reasons: ClassVar[dict[str, Reason]] = {
+        word: EMBEDDING[word]
+        for word in (
+            "not_an_image",
+            "unsupported_image",
+            "truncated_image",
+            "undecodable_image",
+            "too_many_pixels",
+            "image_bomb",
+        )
+    } | {"non_finite_logits": CausalLm.reasons["non_finite_logits"]}
+
     kind: Literal["pair_tokens"] = "pair_tokens"
     vocabulary: str = Field(
         description="The names that stand for the vocabulary: a text file with a name a line, or what the annotator "
@@ -50,6 +63,18 @@ class PairTokens(Section):
     )
     template: str = Field("a photo of a {}", description="The sentence that a name is embedded in; {} alone: itself.")
     encoder: OpenClip | None = Field(None, description="The model; null: that of `embed`.")
+
+    @field_validator("template")
+    @classmethod
+    def _has_a_place(cls, value: str) -> str:
+        if value.count("{}") != 1:
+            raise ValueError(f"`template` is {value!r}; it must be a sentence with one {{}}, where the name stands")
+        return value
+
+    def output_fields(self) -> dict[str, Any]:
+        """See `Section`; the vocabulary counts by its content, not by its name."""
+        fields = self.model_dump(mode="json", exclude={"vocabulary", "encoder"})
+        return fields | {"encoder": self.encoder and self.encoder.output_fields()}
 
     def behind(self, embed: Section | None) -> PairTokens:
         """This section with its `encoder` named, which is that of the embed section where there is one.

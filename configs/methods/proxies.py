@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from configs.section import Section
 
@@ -16,13 +16,21 @@ class LanguageProxy(Section):
     model: str | None = Field(
         None, description="A folder or hub name to start from (needs `transformers`); null: a small one from nothing."
     )
+    revision: str | None = Field(None, description="Of a name on the hub: branch, tag or commit. Pin a commit.")
     prompt: str | None = Field(None, description="Column of prompts, which no loss counts; null: plain text.")
     response: str | None = Field(None, description="Column of responses; null: the text of the input.")
+    separator: str = Field("\n", description="Stands between prompt and response.")
     max_length: int = Field(128, ge=8, le=8192, description="Tokens of a row; the rest is cut off.")
     vocabulary: int = Field(4096, ge=300, le=65536, description="Tokens of the tokenizer that is trained; no `model`.")
     width: int = Field(128, ge=16, le=2048, description="Of the small model; no `model`.")
     layers: int = Field(2, ge=1, le=24, description="Of the small model; no `model`.")
-    heads: int = Field(4, ge=1, le=32, description="Of the small model; no `model`.")
+    heads: int = Field(4, ge=1, le=32, description="Of the small model, a divisor of `width`; no `model`.")
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> LanguageProxy:
+        if self.width % self.heads:
+            raise ValueError(f"`heads` is {self.heads} and `width` {self.width}; `width` must be a multiple of `heads`")
+        return self
 
 
 class PairProxy(Section):

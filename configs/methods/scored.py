@@ -28,6 +28,7 @@ class Scored(Batches):
     logits: Logits | None = Field(
         None, description="The model whose logits are scored; null: the columns are made by `score`, or of the input."
     )
+    from_input: bool = Field(False, description="The columns to go by are the input's own: no model makes them.")
     reference: CausalLm | None = Field(None, description="`rho_loss`: the model trained on held-out data.")
     validation: str | None = Field(None, description="`greats`: a Parquet file of validation rows.")
     alpha: float = Field(1.5e-3, ge=0, le=1e6, allow_inf_nan=False, description="`uds`: what diversity counts for.")
@@ -63,6 +64,10 @@ class Scored(Batches):
             raise ValueError(
                 f"`micro_batch` is {size}; it must divide the {whole} draws of a worker's superbatch, of which "
                 f"{taken} are kept, and have a whole number of rows taken of each"
+            )
+        if self.from_input and (self.logits or self.reference):
+            raise ValueError(
+                "`from_input` takes the scores from the input, `logits` and `reference` have them made; give one"
             )
         self.prepares()
         return self
@@ -123,7 +128,7 @@ class RhoLoss(Scored):
 
     def prepares(self) -> list[Section]:
         """`lm_loss` and `reference_loss`."""
-        if self.reference_column is None and self.reference is None:
+        if self.reference_column is None and self.reference is None and not self.from_input:
             raise ValueError("`rho_loss` compares with a model trained on held-out data; give `reference`, its model")
         own = [] if self.reference is None else [TokenLosses(logits=self.reference, name="reference")]
         return [*self._losses(), *own]

@@ -27,11 +27,16 @@ class Trajectories(Targeted):
 
     kind: Literal["trajectories"] = "trajectories"
     column: str = Field(
-        "trajectory", description="Column of trajectories: `trajectory` is what a proxy makes; else lists of numbers."
+        "trajectory",
+        description="Column of trajectories: `trajectory` is what a proxy makes; else lists of numbers, of one length.",
     )
-    clusters: int = Field(100, ge=1, le=65536, description="K, of each source by itself.")
-    by_source: bool = Field(True, description="Share the budget over sources first, as the released code does.")
-    tiny: int = Field(2, ge=0, description="Clusters of so many rows come last.")
+    clusters: int = Field(100, ge=1, le=65536, description="K, of each source by itself if `by_source`.")
+    by_source: bool = Field(
+        False,
+        description="Share the budget over the sources (`input.source`) first, and cluster each by itself, as the "
+        "released code does; false: as the paper has it.",
+    )
+    tiny: int = Field(2, ge=0, le=1000, description="Clusters of so many rows or fewer come last.")
     iterations: int = Field(20, ge=1, le=1000, description="Of k-means.")
     proxy: Trajectory | None = Field(None, description="Makes the trajectories; null: a column of the input has them.")
 

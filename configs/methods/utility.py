@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from configs.methods.logits import CausalLm, Logits
+from configs.methods.logits import CausalLm, Logits, PairTokens
 from configs.reasons import Reason
 from configs.section import Section
 
@@ -19,7 +19,7 @@ _POSITIONS = (
 class UtilityDiversity(Section):
     """UDS, its part that needs a model: nuclear norm and sketch of each row's logits (columns `intra`, `sketch`)."""
 
-    reasons: ClassVar[dict[str, Reason]] = CausalLm.reasons
+    reasons: ClassVar[dict[str, Reason]] = PairTokens.reasons | CausalLm.reasons
 
     kind: Literal["uds"] = "uds"
     logits: Logits = Field(description=_LOGITS)
@@ -30,6 +30,10 @@ class UtilityDiversity(Section):
         False, description="Sketch in the units of the logits; as released it is sqrt(T V) / 2 times as large."
     )
     seed: int = Field(0, ge=0, le=2**63 - 1, description="Of the sketch: signs and indices.")
+
+    def output_fields(self) -> dict[str, Any]:
+        """See `Section`; the model's own section knows which of its fields count."""
+        return super().output_fields() | {"logits": self.logits.output_fields()}
 
 
 class TokenLosses(Section):

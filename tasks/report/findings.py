@@ -26,7 +26,7 @@ Shown = dict[tuple[str, int], dict[str, Any]]
 
 
 def found(subject: Subject, block_count: int, summary: dict[str, Any]) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """`concepts`, `coverage`, `scores`, `galleries`, `duplicates`, `selects` of the summary; the pictures by name.
+    """`concepts`, `coverage`, `utility`, `sources`, `scores`, `galleries`, `duplicates`, `selects`; pictures by name.
 
     Args:
         subject: What the report is about.
@@ -46,6 +46,7 @@ def found(subject: Subject, block_count: int, summary: dict[str, Any]) -> tuple[
     told: dict[str, Any] = {"galleries": galleries, "duplicates": groups, "concepts": None}
     told["selects"] = _selects(summary, chosen, scores.merge(one["decided"] for one in collected))
     told["coverage"] = chosen["coverage"] and chosen["coverage"] | {"capped": subject.capped}
+    told |= {"utility": _utility(chosen["utility"], shown), "sources": chosen["sources"]}
     examples: list[dict[str, Any]] = []
     if "concepts" in subject.view.sidecars:
         most = max(subject.settings.top_concepts, concepts.MOST_NAMED)
@@ -57,7 +58,8 @@ def found(subject: Subject, block_count: int, summary: dict[str, Any]) -> tuple[
     told["scores"] = _scores(chosen["edges"], scores.merge(one["histograms"] for one in collected), summary["cuts"])
     items_shown = [item for one in galleries for item in one["items"]]
     items_shown += [item for one in groups for item in (one["keeper"], *one["members"])]
-    return told, _thumbnails(items_shown + examples, shown)
+    ends = [item for some in (told["utility"] or {"rows": {}})["rows"].values() for item in some]
+    return told, _thumbnails(items_shown + ends + examples, shown)
 
 
 def _thumbnails(items: list[dict[str, Any]], shown: Shown) -> dict[str, bytes]:
@@ -87,6 +89,16 @@ def _gallery(chosen: dict[str, Any], summary: dict[str, Any], shown: Shown) -> d
         reasons = {row["stage"]: row["reasons"] for row in summary["funnel"]}
         total = reasons.get(chosen["stage"], {}).get(chosen["reason"], len(chosen["rows"]))
     return facts | {"rows": total, "items": [_item(shown[(file, row)]) for file, row in chosen["rows"]]}
+
+
+def _utility(chosen: dict[str, Any] | None, shown: Shown) -> dict[str, Any] | None:
+    """What was found of the sampler's values, its `rows` with what is shown of them."""
+    if chosen is None:
+        return None
+    rows = {
+        end: [_item(shown[(one["file"], one["row"])]) | one for one in some] for end, some in chosen["rows"].items()
+    }
+    return chosen | {"rows": rows}
 
 
 def _selects(summary: dict[str, Any], chosen: dict[str, Any], decided: dict[str, Any]) -> list[dict[str, Any]]:

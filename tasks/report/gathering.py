@@ -15,7 +15,7 @@ from storage.shards import Shard
 from storage.steps import Step, parquet_bytes
 from storage.view import View
 from tasks.emit.layout import Block
-from tasks.report import concepts, coverage, cuts, duplicates, examples, gallery, pictures, scores
+from tasks.report import concepts, coverage, cuts, duplicates, examples, gallery, pictures, scores, sources, utility
 from tasks.report.subject import Subject, starts
 
 FATE = ("outcome", "stage", "reason", "score", "times_used", "key")
@@ -36,8 +36,10 @@ ITEMS = pa.schema(
 
 
 def lay_out(subject: Subject, blocks: list[Block]) -> None:
-    """Leave behind where each file lies."""
+    """Leave behind where each file lies, and which file a shard's number means."""
     _leave(subject.step, "files", duplicates.file_places(blocks))
+    own = [shard for block in blocks for shard, _ in subject.own(block)]
+    files.write_json(subject.step.file("shards.json"), {shard.index: shard.file for shard in own})
 
 
 def survey(subject: Subject, block: Block) -> None:
@@ -63,7 +65,17 @@ def survey(subject: Subject, block: Block) -> None:
         _leave(step, f"rows-{number:05d}", gallery.row_candidates(ledger, subject.settings.gallery_rows))
     spill(step, "groups", f"{number:05d}", [duplicates.by_keeper(ledger, subject.stages, step.read("files"))])
     ranges = cuts.spans(subject, block)
-    step.commit(f"survey-{number:05d}", tally=tally(ledger), spans=spans, sizes=sizes, ranges=ranges)
+    offered = _offered(subject, block)
+    step.commit(f"survey-{number:05d}", tally=tally(ledger), spans=spans, sizes=sizes, ranges=ranges, offered=offered)
+
+
+def _offered(subject: Subject, block: Block) -> list[list[int]] | None:
+    """Draws of the block by group and steps; None where there is only one group, or no batch."""
+    how, digests = subject.picking, [shard.digest for shard, _ in subject.own(block)]
+    if not how.sources or not subject.steps:
+        return None
+    first = sources.bins_of(sum(subject.parts), subject.steps)
+    return sources.candidates(how.mixed, digests, [one for one, _ in how.sources], first, how.superbatch)
 
 
 def measure(subject: Subject, block: Block, block_count: int) -> None:
@@ -81,8 +93,9 @@ def measure(subject: Subject, block: Block, block_count: int) -> None:
 
 def choose(subject: Subject, block_count: int, marks: dict[str, list[float]]) -> dict[str, Any]:
     """What all blocks are to show: `galleries`, `groups` (of duplicates), `sizes` of groups by stage, `edges` of the
-    bins by score, `ranges` by select, `coverage` of the batches (or None), and `more` and `less`: the concepts of which
-    examples are to be found. `marks` are the cuts to be drawn by score.
+    bins by score, `ranges` by select, `coverage` of the batches, `utility` of the draws and `sources` of the batches
+    (None if nothing is known), and `more` and `less`: the concepts of which examples are to be found. `marks` are the
+    cuts to be drawn by score.
 
     Leaves behind the concept counts of all blocks.
     """
@@ -98,11 +111,36 @@ def choose(subject: Subject, block_count: int, marks: dict[str, list[float]]) ->
         rows = [gallery.ROWS.empty_table(), *(step.read(f"rows-{number:05d}") for number in numbers)]
         chosen["galleries"] = gallery.choose_rows(pa.concat_tables(rows), subject.settings.gallery_rows)
     chosen |= _groups(subject, numbers)
+    chosen |= {"utility": _utility(subject), "sources": _sources(subject, numbers)}
     told = [step.facts(f"survey-{number:05d}") for number in numbers]
     for name in subject.scores:
         spans = [scores.Span(*one["spans"][name]) for one in told if one["spans"][name]]
         chosen["edges"][name] = scores.edges(spans, marks.get(name, [])).tolist()
     return chosen | {"ranges": cuts.ranges([one["ranges"] for one in told])}
+
+
+def _utility(subject: Subject) -> dict[str, Any] | None:
+    """What the sampler's values say, with `rows`: those at their ends, `highest` and `lowest`."""
+    how, parts = subject.picking, subject.parts
+    told = utility.found(subject.sample, parts, subject.steps, how.superbatch, how.micro_batch)
+    if told is None:
+        return None
+    names = files.read_json(subject.step.file("shards.json"))
+    ends = utility.extremes(subject.sample, parts, subject.settings.gallery_rows, lambda index: names[str(index)])
+    facts = {"kind": how.kind, "micro_batch": how.micro_batch, "taken": how.taken, "alpha": how.alpha}
+    return told | facts | {"rows": {end: [one._asdict() for one in some] for end, some in ends.items()}}
+
+
+def _sources(subject: Subject, numbers: range) -> dict[str, Any] | None:
+    """Shares of the groups over steps; None where there is only one, or no batch."""
+    how, steps = subject.picking, subject.steps
+    if not how.sources or not steps:
+        return None
+    shown, names = zip(*how.sources, strict=True)
+    offered = [subject.step.facts(f"survey-{number:05d}")["offered"] for number in numbers]
+    first = sources.bins_of(sum(subject.parts), steps)
+    taken = sources.picks(subject.sample, subject.parts, shown, first)
+    return sources.told(names, how.groups - len(names), offered, taken, first)
 
 
 def _groups(subject: Subject, numbers: range) -> dict[str, Any]:
@@ -180,7 +218,9 @@ def wanted(chosen: dict[str, Any]) -> dict[str, list[int]]:
     """File -> the rows of it that are shown, ascending, each once."""
     found: dict[str, set[int]] = {}
     groups = [[group["keeper"], *group["members"]] for group in chosen["groups"]]
-    for rows in [*(one["rows"] for one in chosen["galleries"]), *groups, *chosen["examples"].values()]:
+    extremes = chosen["utility"]["rows"].values() if chosen["utility"] else ()
+    ends = [[(one["file"], one["row"]) for one in some] for some in extremes]
+    for rows in [*(one["rows"] for one in chosen["galleries"]), *groups, *chosen["examples"].values(), *ends]:
         for file, row in rows:
             found.setdefault(file, set()).add(row)
     return {file: sorted(rows) for file, rows in found.items()}

@@ -8,9 +8,10 @@ A summary has `name, version, created, seed, rows_in, emitted, notes, config_yam
 `outcomes` {kept, dropped, quarantined}; `batches` {steps, batch_size, world_size, superbatch}; `funnel`, a list of
 {stage, kind, rows_in, kept, dropped, quarantined, reasons: {reason: rows}}; `files`, a list of {file, reason, detail}
 that are quarantined as a whole; `groups`, a list of {group, rows, intended, achieved}, the last two being shares of
-one; and what `tasks.report.findings` adds: `stages`, `concepts` and `coverage` (or None), `scores`, `galleries`,
-`duplicates`, `selects`; and `changes` since the mix before, as `flows.comparing` tells them, or None. Summaries of
-older versions have no `coverage`, no `changes`, no `selects` and no `examples` of their changed concepts.
+one; and what `tasks.report.findings` adds: `stages`, `concepts`, `coverage`, `utility` and `sources` (or None),
+`scores`, `galleries`, `duplicates`, `selects`; and `changes` since the mix before, as `flows.comparing` tells them, or
+None. Summaries of older versions have no `coverage`, no `utility`, no `sources`, no `changes`, no `selects` and no
+`examples` of their changed concepts.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.report import coverage, selections, svg, wording
+from tasks.report import coverage, selections, svg, valued, wording
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -52,8 +53,8 @@ def render(summary: Mapping[str, Any], thumbnails: Mapping[str, bytes]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    words = ("average", "count", "percent", "size", "duration", "times", "figure", "by_count", "clean", "sentence")
-    environment.filters.update({name: getattr(wording, name) for name in words})
+    words = "average count percent size duration times figure number by_count clean sentence"
+    environment.filters.update({name: getattr(wording, name) for name in words.split()})
     environment.filters.update(breakable=_breakable, ticked=_ticked, hexdump=_hexdump)
     concepts = summary["concepts"] if summary["concepts"] and summary["concepts"]["names"] else None
     curves = [(name, concepts[f"curve_{name}"]) for name in ("before", "after")] if concepts else []
@@ -72,6 +73,8 @@ def render(summary: Mapping[str, Any], thumbnails: Mapping[str, bytes]) -> str:
         selects=selections.shown(summary),
         met=_met(summary),
         coverage=_coverage(summary),
+        utility=valued.shown(summary),
+        sources=valued.sources(summary),
         scores=[(one, Markup(_histogram(one))) for one in summary["scores"]],
         galleries=_ordered(summary),
     )

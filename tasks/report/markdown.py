@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from tasks.report import coverage
+from tasks.report import coverage, valued
 from tasks.report.wording import by_count, clean, count, percent, times
 
 MOST_CHANGED = 8
@@ -51,6 +51,8 @@ def card(summary: Mapping[str, Any], *, reasons: int = 6, groups: int = 20) -> s
         lines += _changes(changed)
     if told := summary.get("coverage"):
         lines += coverage.headlines(told)
+    if told := summary.get("utility"):
+        lines.append(" ".join(valued.headlines(told)))
     return "\n\n".join(lines) + "\n"
 
 

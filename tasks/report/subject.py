@@ -21,6 +21,28 @@ CODED = ("file", "outcome", "stage", "reason", "keeper_file")
 
 
 @dataclass(frozen=True)
+class Picking:
+    """How the batches were picked, as far as a report tells of it."""
+
+    kind: str
+    """Of the sampler."""
+    mixed: Step
+    """The mix's step, with the draws of each shard."""
+    superbatch: int
+    """Draws of one step."""
+    micro_batch: int
+    """Consecutive draws that are compared with each other."""
+    taken: int
+    """Rows picked of each micro-batch."""
+    alpha: float | None
+    """What diversity counts for, of samplers that have it."""
+    groups: int
+    """How many there are."""
+    sources: tuple[tuple[int, str], ...]
+    """Number and name of the groups that are told one by one; empty where there is only one group."""
+
+
+@dataclass(frozen=True)
 class Subject:
     """What the tasks of a report need to know. Small: it travels to all of them."""
 
@@ -43,6 +65,7 @@ class Subject:
     """Rows of each part of the batch plan."""
     steps: int
     """Batches of the whole plan."""
+    picking: Picking
     capped: bool
     """Whether the sampler voids rows with a concept that it has often enough."""
     settings: Report

@@ -1,4 +1,4 @@
-"""Five kinds of line drawing as SVG within the page: sharp at any size, in the page's own colours and fonts.
+"""Kinds of line drawing as SVG within the page: sharp at any size, in the page's own colours and fonts.
 
 Only numbers and words of ours go in. Drawings are `WIDTH` units wide, which is about the width of a phone.
 """
@@ -42,7 +42,16 @@ def rank_frequency(curves: Sequence[tuple[str, Sequence[Sequence[int]]]]) -> str
     return _drawing("Occurrences of concepts by rank, on log axes", parts, "rank of the concept", "occurrences")
 
 
-def histogram(edges: Sequence[float], before: Sequence[int], after: Sequence[int], cuts: Sequence[float]) -> str:
+def histogram(
+    edges: Sequence[float],
+    before: Sequence[int],
+    after: Sequence[int],
+    cuts: Sequence[float],
+    *,
+    title: str = "Distribution of the score in the input and in the mix",
+    across: str = "score",
+    up: str = "share of rows",
+) -> str:
     """Two distributions, each as shares of its own rows, and vertical marks; the first filled, the second outlined."""
     if len(edges) < 2:
         return ""
@@ -50,7 +59,7 @@ def histogram(edges: Sequence[float], before: Sequence[int], after: Sequence[int
     high = max(*shares[0], *shares[1], 1e-9) * 1.05
     low, width = edges[0], edges[-1] - edges[0]
     parts = [_rule_y(_y(tick / high), f"{100 * tick:.3g} %") for tick in ticks(0, high, 4)]
-    parts += [_rule_x(_x((tick - low) / width), f"{tick:.4g}") for tick in ticks(edges[0], edges[-1], 5)]
+    parts += [_rule_x(_x((tick - low) / width), _value(tick)) for tick in ticks(edges[0], edges[-1], 5)]
     for name, share in zip(("before", "after"), shares, strict=True):
         if not sum(share):
             continue
@@ -64,7 +73,7 @@ def histogram(edges: Sequence[float], before: Sequence[int], after: Sequence[int
         if edges[0] <= cut <= edges[-1]:
             x = _x((cut - low) / width)
             parts.append(f'<line class="cut" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>')
-    return _drawing("Distribution of the score in the input and in the mix", parts, "score", "share of rows")
+    return _drawing(title, parts, across, up)
 
 
 def kept_by_cut(points: Sequence[Sequence[float]], cut: float | None, kept: int) -> str:
@@ -100,39 +109,70 @@ def kept_by_cut(points: Sequence[Sequence[float]], cut: float | None, kept: int)
     return _drawing("Rows kept by cut, and how many are kept now", parts, "cut", "rows kept")
 
 
-def over_steps(told: Mapping[str, Any], lines: Sequence[tuple[str, str]], band: str, *, title: str, up: str) -> str:
+def over_steps(
+    told: Mapping[str, Any], lines: Sequence[tuple[str, str]], band: str, *, title: str, up: str, least: float = 1.0
+) -> str:
     """Lines over the steps of the batch plan, from zero up, with the range of one of them behind it.
 
     Args:
-        told: From `tasks.report.coverage.thinned`.
+        told: From `tasks.report.coverage.thinned`; values that are None are left out.
         lines: CSS class and series of each.
         band: The series of which the lowest and highest values are drawn.
         title: What is drawn.
         up: What is counted.
+        least: What the axis reaches at the least.
     """
     first, last = told["first"], told["steps"] - 1
     middles = [(a + b) / 2 for a, b in zip(first, [*(step - 1 for step in first[1:]), last], strict=True)]
-    high = max([1.0, *told["high"][band], *(value for _, name in lines for value in told["bins"][name])]) * 1.05
+    values = [*told["high"][band], *(value for _, name in lines for value in told["bins"][name])]
+    high = (max([least, *(value for value in values if value is not None)]) or 1.0) * 1.05
+
+    def known(values: Sequence[float | None]) -> list[tuple[float, float]]:
+        return [(step, value) for step, value in zip(middles, values, strict=True) if value is not None]
 
     def place(step: float, value: float) -> str:
         return f"{_x(step / last if last else 0.5):.1f},{_y(value / high):.1f}"
 
-    parts = [_rule_y(_y(tick / high), f"{tick:,.4g}") for tick in ticks(0, high, 4)]
+    parts = [_rule_y(_y(tick / high), _value(tick)) for tick in ticks(0, high, 4)]
     whole = [tick for tick in ticks(0, last, 5) if tick == int(tick)]
     parts += [_rule_x(_x(tick / last if last else 0.5), f"{tick:,.0f}") for tick in whole]
     if told["low"][band] != told["high"][band]:
-        edge = [
-            *zip(middles, told["low"][band], strict=True),
-            *reversed([*zip(middles, told["high"][band], strict=True)]),
-        ]
+        edge = [*known(told["low"][band]), *reversed(known(told["high"][band]))]
         parts.append(f'<polygon class="band" points="{" ".join(place(*point) for point in edge)}"/>')
     for name, series in lines:
-        points = [place(*point) for point in zip(middles, told["bins"][series], strict=True)]
+        points = [place(*point) for point in known(told["bins"][series])]
         parts.append(f'<polyline class="{name}" points="{" ".join(points)}"/>')
         if len(points) == 1:
             x, y = points[0].split(",")
             parts.append(f'<circle class="{name}" cx="{x}" cy="{y}" r="3"/>')
     return _drawing(title, parts, "step", up)
+
+
+def stacked(first: Sequence[int], steps: int, areas: Sequence[tuple[str, Sequence[int]]], *, title: str) -> str:
+    """Shares over the steps of the batch plan, one upon the other, the first at the bottom; level within each bin.
+
+    Args:
+        first: Of each bin its first step.
+        steps: How many there are.
+        areas: CSS class, and counts by bin. A bin in which all are 0 stays empty.
+        title: What is drawn.
+    """
+    ends = [*first[1:], steps]
+    whole = [max(1, sum(values)) for values in zip(*(values for _, values in areas), strict=True)]
+    below, parts = [0.0] * len(first), []
+    for name, values in areas:
+        above = [low + value / every for low, value, every in zip(below, values, whole, strict=True)]
+        line = [(step, high) for begin, end, high in zip(first, ends, above, strict=True) for step in (begin, end)] + [
+            (step, low)
+            for begin, end, low in reversed([*zip(first, ends, below, strict=True)])
+            for step in (end, begin)
+        ]
+        points = " ".join(f"{_x(step / steps):.1f},{_y(share):.1f}" for step, share in line)
+        parts.append(f'<polygon class="area {name}" points="{points}"/>')
+        below = above
+    parts += [_rule_y(_y(tick), f"{100 * tick:.3g} %") for tick in (0, 0.25, 0.5, 0.75, 1)]
+    parts += [_rule_x(_x(tick / steps), f"{tick:,.0f}") for tick in ticks(0, steps, 5) if tick == int(tick)]
+    return _drawing(title, parts, "step", "share")
 
 
 def shares_by_rank(curves: Sequence[tuple[str, Sequence[Sequence[float]]]]) -> str:
@@ -180,6 +220,14 @@ def ticks(low: float, high: float, most: int) -> list[float]:
 
 def _decade(exponent: int) -> str:
     return f"{10**exponent:,}" if exponent < 6 else f"10^{exponent}"
+
+
+def _value(tick: float) -> str:
+    """2,500, 125k, 1.5M: few characters, there is little room beside a drawing."""
+    if 10**4 <= abs(tick) < 10**10:
+        unit, scale = ("M", 10**6) if abs(tick) >= 10**6 else ("k", 10**3)
+        return f"{tick / scale:,.4g}{unit}"
+    return f"{tick:,.4g}"
 
 
 def _x(share: float) -> float:

@@ -88,6 +88,11 @@ def figure(value: float, digits: int = 4) -> str:
     return f"{value:.{digits}g}"
 
 
+def number(value: float) -> str:
+    """A value of any size: 103,724, then four digits that count."""
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e8 else figure(value)
+
+
 def sentence(words: str) -> str:
     """The words with a capital at their beginning."""
     return words[:1].upper() + words[1:]

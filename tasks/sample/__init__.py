@@ -23,6 +23,8 @@ class Sampler(Protocol):
     libraries: tuple[str, ...]
     """Optional: distributions that make its numbers."""
     # Also optional: `check_columns(schema)`, ColumnError if the `input_columns` are of types that it cannot read.
+    remedy: str
+    """Optional: what makes its `needs`, in a sentence, for who has no such column."""
     part_rows: int
     """Optional: draws that may be in memory at once with their `needs`, where these are wide."""
 

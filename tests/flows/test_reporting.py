@@ -176,6 +176,7 @@ def test_what_is_shown_is_the_same_for_any_workers_and_blocks(corpus, tmp_path_f
         "selects",
         "concepts",
         "coverage",
+        "sources",
         "scores",
         "funnel",
         "outcomes",
@@ -220,6 +221,37 @@ def test_drawn_again_without_store_and_input(corpus):
     redraw(mix.url, {"gallery_rows": 1})
     assert page(mix).count("<figure") < before.count("<figure")
     assert list(manifests.discrepancies(mix.url)) == []
+
+
+def test_a_sampler_that_goes_by_values_tells_them(corpus, tmp_path_factory, monkeypatch):
+    other = tmp_path_factory.mktemp("other")
+    shutil.copytree(corpus / "in", other / "in")
+    sample = {"kind": "max_loss", "column": "quality", "from_input": True, "batch_size": 8, "micro_batch": 8}
+    over = {"select": [], "score": [], "annotate": None, "sample": sample}
+    first = run(config(corpus, over))
+    told = facts(first)
+    utility, source = told["utility"], told["sources"]
+    plan = pq.read_table(next(Path(corpus, "store/sample/max_loss").rglob("part-00000.parquet")))
+    assert (utility["kind"], utility["values"], utility["micro_batch"], utility["taken"]) == (
+        "max_loss",
+        ["loss"],
+        8,
+        2,
+    )
+    assert utility["draws"] == 4 * plan.num_rows == 4 * utility["picked"]
+    assert sum(map(sum, source["picks"])) == plan.num_rows == sum(map(sum, source["candidates"])) / 4
+    assert sorted(source["names"]) == ["art", "books", "web"] and not source["others"]
+    high, low = utility["rows"]["high"], utility["rows"]["low"]
+    assert len(high) == len(low) == 12 and high[0]["picked"] and not low[0]["picked"]
+    shard = pq.read_table(corpus / "in" / high[0]["file"])
+    assert high[0]["values"]["loss"] == pytest.approx(shard["quality"][high[0]["row"]].as_py())
+    assert high[0]["caption"] == shard["text"][high[0]["row"]].as_py()
+    pictures = pq.read_table(Path(first.url, "report", "thumbnails.parquet"))["name"].to_pylist()
+    assert f"{high[0]['file']}:{high[0]['row']}" in pictures
+    assert "What the batches were picked by" in page(first) and "by the highest loss" in first.card
+    monkeypatch.setattr(layout, "BLOCK_ROWS", 100)
+    again = facts(run(config(other, over | {"runner": {"workers": 4, "shards_per_task": 1}})))
+    assert again["utility"] == utility and again["sources"] == source
 
 
 def test_two_runs_at_once_that_change_the_settings(corpus):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from chromium import MARKS, chromium
+from valued import over_groups, uds
 
 from tasks.report import html
 
@@ -20,7 +21,7 @@ def browser(tmp_path):
 
 @pytest.mark.parametrize("width", [360, 1200])
 def test_fits_and_runs_nothing(browser, tmp_path, covered, selects, thumbnails, width):
-    summary = covered | selects
+    summary = covered | selects | {"utility": uds(tmp_path), "sources": over_groups(EVIL)}
     long = "averyveryverylongwordthatcannotbebroken" * 5
     summary["groups"][0]["group"] = summary["funnel"][1]["stage"] = summary["files"][0]["file"] = EVIL + long
     summary["concepts"]["names"][0] = summary["concepts"]["less"][0]["concept"] = EVIL + long
@@ -29,6 +30,8 @@ def test_fits_and_runs_nothing(browser, tmp_path, covered, selects, thumbnails, 
     examples = [row["examples"] for kind in ("more", "less") for row in summary["concepts"][kind]]
     groups = [one for group in summary["duplicates"] for one in (group["keeper"], *group["members"])]
     for one in (*summary["galleries"][0]["items"], *groups, *(item for items in examples for item in items)):
+        one |= {"caption": EVIL + long, "key": long}
+    for one in (one for some in summary["utility"]["rows"].values() for one in some):
         one |= {"caption": EVIL + long, "key": long}
     summary["scores"][0]["name"] = summary["name"] = EVIL + long
     page = tmp_path / "index.html"
@@ -41,4 +44,4 @@ def test_fits_and_runs_nothing(browser, tmp_path, covered, selects, thumbnails, 
     assert browser.title.endswith("mix report") and "owned'" in browser.title  # told, not run
     assert browser.get_log("browser") == []
     pictures = browser.execute_script("return [...document.images].map(image => image.naturalWidth)")
-    assert pictures == [24] * (3 + 8 * 3 + len(examples))
+    assert pictures == [24] * (3 + 8 * 3 + len(examples) + 12)

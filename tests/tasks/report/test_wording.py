@@ -77,3 +77,11 @@ def test_numbers():
 
 def test_reasons_are_sentences():
     assert all(told[0].isupper() and told.endswith(".") for told in wording.REASONS.values())
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [(0, "0"), (0.0123456, "0.01235"), (999.94, "999.9"), (1000, "1,000"), (-23373.4, "-23,373"), (2e9, "2e+09")],
+)
+def test_numbers_of_any_size(value, told):
+    assert wording.number(value) == told
