@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from configs.curate import Curate
+from configs.errors import StageError
 from configs.methods import logits
 from configs.section import Section
 from storage import shards
@@ -146,7 +147,9 @@ def score_sections(config: Curate) -> list[tuple[Any, str]]:
     wanted += [(section, f"sample: {config.sample.kind}") for section in config.sample.prepares()]
     for section, who in wanted:
         section = logits.resolved(section, config.embed)
-        found.setdefault((section.kind, getattr(section, "column", "")), (section, who))
+        first, its = found.setdefault((section.kind, getattr(section, "column", "")), (section, who))
+        if getattr(first, "logits", None) != getattr(section, "logits", None):
+            raise StageError(f"`{its}` and `{who}` name two models for one column; leave `logits` out of one of them")
     return list(found.values())
 
 

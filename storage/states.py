@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,6 +51,8 @@ class Checkpoint:
     """Where a long fit keeps what it has learned so far, so that a crash costs only the last part."""
 
     url: str
+    tell: Callable[[str], None] = lambda line: None
+    """Hears how far the fit is, now and then: a line for the log."""
 
     def load(self) -> State | None:
         """The newest saved state, or None."""

@@ -13,7 +13,7 @@ from prefect import Task, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.exceptions import MissingContextError
 
-from configs.errors import RunFailed
+from configs.errors import ModelError, RunFailed
 from configs.storage import Storage
 from storage import faults, objects
 from storage.shards import Shard
@@ -51,10 +51,19 @@ def _may_pass(task: Task[..., Any], task_run: Any, state: Any) -> bool:
 
 def say(message: str) -> None:
     """Log a warning to the task run's log, or to Python's where there is none."""
+    _logger().warning(message)
+
+
+def tell(message: str) -> None:
+    """Log how far long work is, to the task run's log, or to Python's where there is none."""
+    _logger().info(message)
+
+
+def _logger() -> Any:
     try:
-        get_run_logger().warning(message)
+        return get_run_logger()
     except MissingContextError:
-        logging.getLogger(__name__).warning(message)
+        return logging.getLogger(__name__)
 
 
 def _reaching(body: Callable[..., Any]) -> Callable[..., Any]:
@@ -95,7 +104,7 @@ def each(items: Iterable[Any], work: Callable[[Any], Any]) -> dict[str, Any]:
 
     Raises:
         ItemsFailed: With every failed item and its error.
-        RunFailed: As `work` raised it, at once: what stops one item (a full disk) stops all.
+        RunFailed: As `work` raised it, at once: what stops one item (a full disk) stops all. So does a ModelError.
     """
     started, count, retries, tries = time.perf_counter(), 0, 0, 1
     failed: list[tuple[str, str]] = []
@@ -106,7 +115,7 @@ def each(items: Iterable[Any], work: Callable[[Any], Any]) -> dict[str, Any]:
             try:
                 work(item)
                 count += 1
-            except RunFailed:
+            except (RunFailed, ModelError):
                 raise
             except Exception as error:  # named in the ItemsFailed below: nothing is hidden
                 told, waits = _told(error), faults.waits(error)

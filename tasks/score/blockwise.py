@@ -33,7 +33,7 @@ def worked(blocks: Iterable[Block], work: Callable[[Block], T]) -> Iterator[tupl
     if first is None:
         return
     workers = 1 if first.logits.device.type == "cuda" else os.cpu_count() or 1
-    waiting = at_once(workers, first.logits.nbytes)  # no later block is larger
+    waiting = at_once(workers, first.logits.nbytes)  # later blocks are no larger, but for rows that failed in the first
     blocks = itertools.chain([first], source)
     del first
     pool = worker_threads(workers)

@@ -154,17 +154,17 @@ class LanguageModel:
         self._device = torch.device(device)
         with _plain_errors(config), _quiet():
             self.tokenizer, model = _fetched(config)
-            self._model = model.to(self._device).eval().requires_grad_(False)
+            self.model = model.to(self._device).eval().requires_grad_(False)
         self.tokenizing = threading.Lock()
         self.begin, self.end = special_tokens(self.tokenizer)
-        self.positions: int | None = getattr(self._model.config.get_text_config(), POSITIONS[0], None)
+        self.positions: int | None = getattr(self.model.config.get_text_config(), POSITIONS[0], None)
         self.workers = 1 if device == "cuda" else os.cpu_count() or 1
         self._seen = threading.local()
-        self._head = self._model.get_output_embeddings()
+        self._head = self.model.get_output_embeddings()
         if self._head is not None:  # its input is what `hidden` is; the last entry of `hidden_states` is it as a rule
             self._head.register_forward_pre_hook(self._see)
         self._pool: ThreadPoolExecutor = single_threads(self.workers)
-        _check_vocabulary(config, self.tokenizer, self._model.get_input_embeddings().weight.shape[0])
+        _check_vocabulary(config, self.tokenizer, self.model.get_input_embeddings().weight.shape[0])
         one = torch.zeros((1, 1), dtype=torch.int64)
         self.vocabulary: int = self.submit(one, one == 0, False).result().logits.shape[-1]
 
@@ -192,7 +192,7 @@ class LanguageModel:
         tokens, there = (one.to(self._device, non_blocking=True) for one in (tokens, there))
         with torch.no_grad():
             # Without a mask, where there is no padding, the attention's fast kernels serve.
-            logits = self._model(input_ids=tokens, attention_mask=None if full else there.long()).logits
+            logits = self.model(input_ids=tokens, attention_mask=None if full else there.long()).logits
             # NaN and infinity both survive a sum, which takes no second matrix.
             finite = (torch.isfinite(logits.sum(-1, dtype=torch.float32)) | ~there).all(dim=1).cpu()
         inner, self._seen.hidden = getattr(self._seen, "hidden", None), None

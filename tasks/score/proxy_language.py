@@ -198,14 +198,14 @@ class GivenModel:
 
     def initial(self, seed: int) -> dict[str, np.ndarray]:
         """The model's own weights, float32."""
-        return {name: value.detach().cpu().numpy() for name, value in self._given._model.named_parameters()}
+        return {name: value.detach().cpu().numpy() for name, value in self._given.model.named_parameters()}
 
     def logits(self, weights: dict[str, torch.Tensor], ids: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
         """As `SmallLm.logits`."""
         from torch.func import functional_call
 
         with self._swapping:
-            found = functional_call(self._given._model, weights, kwargs={"input_ids": ids, "use_cache": False})
+            found = functional_call(self._given.model, weights, kwargs={"input_ids": ids, "use_cache": False})
         return found.logits[counted]
 
 

@@ -82,6 +82,7 @@ class Training:
             self._weights.values(), lr=config.learning_rate, betas=(0.9, 0.999), weight_decay=0.0, foreach=False
         )
         self.step, self._kept, self.losses, self._since = 0, {}, [], []  # type: ignore[var-annotated]
+        self._latest = math.nan
         self._run = in_threads if device == "cpu" and learner.threads else in_turn
 
     def run(self, checkpoint: Checkpoint | None, more: State) -> State:
@@ -96,6 +97,7 @@ class Training:
                 if checkpoint and time.monotonic() - last >= max(SAVE_SECONDS, took / SAVE_SHARE):
                     began = time.monotonic()
                     checkpoint.save(self.state() | more)
+                    checkpoint.tell(f"proxy: step {self.step:,} of {self.total:,}, loss {self._latest:.4f}")
                     last = time.monotonic()
                     took = last - began
         return self._kept | {"losses": np.array(self.losses, np.float32)}
@@ -117,6 +119,7 @@ class Training:
         list(self._run(self._update, [sums]))
         self.step += 1
         self._since.append(loss)
+        self._latest = loss
         if self.step == self._ends[len(self.losses)]:
             self._kept |= {f"{len(self.losses):02d}/{n}": self._copied(w) for n, w in self._weights.items()}
             self.losses.append(float(np.mean(self._since)))

@@ -11,7 +11,7 @@ from storage.steps import Step
 from storage.view import View
 from tasks import load, score
 from tasks.embed.device import device_slot
-from tasks.groups import annotate_shard, each, say, stage_task
+from tasks.groups import annotate_shard, each, say, stage_task, tell
 from tasks.summaries import Summaries, write_summary
 
 
@@ -27,7 +27,7 @@ def fit_score(step: Step, config: Any, shards: list[Shard]) -> None:
     """Learn from the summaries of all shards; where it broke off before, go on."""
     method, checkpoint = load(score.METHODS, config), step.file("checkpoint.npz")
     with device_slot(getattr(method, "device", "cpu"), say):
-        states.save(step.file("state.npz"), method.fit(Summaries(step, shards), Checkpoint(checkpoint)))
+        states.save(step.file("state.npz"), method.fit(Summaries(step, shards), Checkpoint(checkpoint, tell)))
     files.remove(checkpoint)
     files.remove(step.file("spill"))
 

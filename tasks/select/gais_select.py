@@ -258,6 +258,7 @@ def _train(training: Any, settings: np.ndarray, checkpoint: Checkpoint | None) -
         nonlocal last
         if time.monotonic() - last >= SAVE_SECONDS or training.done:
             checkpoint.save(state | {"settings": settings})
+            checkpoint.tell(f"gais: epoch {training.epoch}, loss {training.losses[-1]:.4f}")
             last = time.monotonic()
 
     training.run(save)

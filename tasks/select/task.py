@@ -14,7 +14,7 @@ from storage.states import save as save_state
 from storage.steps import Step
 from storage.view import View
 from tasks import load, select
-from tasks.groups import each, stage_task
+from tasks.groups import each, stage_task, tell
 from tasks.select import linking, targets
 from tasks.select.decisions import decided, decisions_table, publish_decisions, rows_of, send_home
 from tasks.select.forecasts import sum_forecasts, write_forecast
@@ -32,7 +32,7 @@ def summarise_shards(step: Step, view: View, config: Any, seed: int, shards: lis
 def fit_select(step: Step, config: Any, seed: int, shards: list[Shard]) -> None:
     """Fit on the summaries of all shards."""
     method = load(select.METHODS, config, seed=seed)
-    state = method.fit(Summaries(step, shards), Checkpoint(step.file("checkpoint.npz")))
+    state = method.fit(Summaries(step, shards), Checkpoint(step.file("checkpoint.npz"), tell))
     save_state(step.file("state.npz"), state)
 
 
