@@ -126,10 +126,10 @@ def annotate_step(config: Curate, view: View, state: str | None) -> tuple[Planne
 
 
 def score_steps(config: Curate, view: View, every: list[Shard]) -> tuple[list[Planned], View]:
-    """The score steps in order; one that is fitted to all shards is another one when shards come."""
+    """The score steps in order; one that learns from all rows is another one when shards come, or rows fail before."""
     planned = []
     for section, who in score_sections(config):
-        extra = {"shards": shards.set_digest(every)} if score.is_fitted(section) else {}
+        extra = global_parts(view, every) if score.is_fitted(section) else {}
         step, view = per_shard(config.store, "score", section, score.METHODS, view, who=who, extra=extra)
         planned.append(step)
     return planned, view
@@ -140,6 +140,9 @@ def score_sections(config: Curate) -> list[tuple[Any, str]]:
     is there.
 
     Each with who asked for it, as errors name it.
+
+    Raises:
+        StageError: One column is wanted with two settings.
     """
     found: dict[tuple[str, str], tuple[Any, str]] = {}
     wanted: list[tuple[Any, str]] = [(section, f"score: {section.kind}") for section in config.score]
@@ -148,8 +151,14 @@ def score_sections(config: Curate) -> list[tuple[Any, str]]:
     for section, who in wanted:
         section = logits.resolved(section, config.embed)
         first, its = found.setdefault((section.kind, getattr(section, "column", "")), (section, who))
-        if getattr(first, "logits", None) != getattr(section, "logits", None):
-            raise StageError(f"`{its}` and `{who}` name two models for one column; leave `logits` out of one of them")
+        # What is listed may differ from what somebody wants by default, not from what was asked for.
+        fields = section.model_fields_set if its.startswith("score:") else set(type(section).model_fields)
+        for name in sorted(fields - section.operational):
+            if getattr(first, name) != getattr(section, name):
+                raise StageError(
+                    f"`{its}` and `{who}` want one `{section.kind}` with two settings of `{name}`; make them agree, or "
+                    "give them in one place alone"
+                )
     return list(found.values())
 
 

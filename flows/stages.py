@@ -82,6 +82,8 @@ def fitted(run: Run, planned: Planned, every: list[Shard]) -> dict[str, str]:
         return {}
     state = {"state": step.file("state.npz")}
     if files.exists(state["state"]):
+        for left_by_crash in ("checkpoint.npz", "spill"):
+            files.remove(step.file(left_by_crash))
         return state
     run.stop_if_failed()
     if hasattr(planned.method, "check"):

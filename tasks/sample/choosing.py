@@ -126,6 +126,8 @@ class MicroBatchSelector:
         else:
             with torch.no_grad(), self._watch.on("scoring", self._device):
                 told = model(**{name: value for name, value in inputs.items() if name != "labels"})
+            # Within autocast older releases of torch would train on weights cast here, which have no gradients.
+            torch.clear_autocast_cache()
             logits = _logits(told)
             del told  # models return caches and hidden states too
             picks = self.select(*self._counting(logits, inputs), step=step)

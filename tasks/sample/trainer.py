@@ -55,6 +55,8 @@ class SelectiveTraining:
         """Returns the loss of the rows taken, after its backward pass; see `transformers.Trainer`."""
         here: Any = self
         model.train()
+        if callable(getattr(here.optimizer, "train", None)):
+            here.optimizer.train()  # of a schedule-free optimiser: the weights that are trained
         with here.compute_loss_context_manager():
             chosen = self.selector.choose(model, here._prepare_inputs(inputs), step=here.state.global_step)
         with self.selector.training():
