@@ -8,14 +8,19 @@ themselves are plain ValueErrors: they are the caller's, not the user's.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import ClassVar
 
 
 class MixwrightError(ValueError):
     """Raised when a user can mend what is wrong; the message is for people, no traceback is shown."""
 
-    remedy: ClassVar[str] = ""
+    remedy: str = ""
     """What to do, whatever the message's details."""
+
+    def __init__(self, *args: object, remedy: str | None = None) -> None:
+        """`remedy`: what to do in this case, instead of the class's; empty where the message says it."""
+        super().__init__(*args)
+        if remedy is not None:
+            self.remedy = remedy
 
 
 # ----------------------------------------------------------------------------------------------------- before any work
@@ -49,7 +54,10 @@ class StageError(MixwrightError):
 class ModelError(MixwrightError):
     """Raised when a model, its weights or its device are unknown, missing or broken."""
 
-    remedy = "`model` and `pretrained` as open_clip lists them, a folder as `local-dir:…`; `device: auto` always works."
+    remedy = (
+        "Of `embed`: `model` and `pretrained` as open_clip lists them, a folder as `local-dir:…`. Of a language model: "
+        "the path of a folder, or `org/name` on the hub. `device: auto` always works."
+    )
 
 
 class PlaceError(MixwrightError):

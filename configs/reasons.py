@@ -23,7 +23,8 @@ LEDGER = {
     ),
     "duplicate_file": Reason("The whole file has the content of another.", "`keeper_file` is the one that is used."),
     "not_drawn": Reason(
-        "The row survived selection, but the mix did not draw it, or (stage `sample`) no batch took it.",
+        "The row survived selection, but the mix did not draw it, or (stage `sample`) no batch took it. Its score is "
+        "what a sampler that goes by scores went by, the highest of its draws.",
         "Raise `mix.budget` or the proportion of its group, or lower `sample.filter_ratio`.",
     ),
     "tail": Reason(

@@ -27,7 +27,15 @@ from storage.view import View
 from tasks.emit.accounts import Sources
 from tasks.emit.card import card
 from tasks.emit.layout import Layout, blocks
-from tasks.emit.task import account_blocks, lay_out, locate_rows, measure_blocks, scatter_shards, write_parts
+from tasks.emit.task import (
+    account_blocks,
+    lay_out,
+    locate_passed_over,
+    locate_rows,
+    measure_blocks,
+    scatter_shards,
+    write_parts,
+)
 from tasks.groups import ItemsFailed
 
 
@@ -113,6 +121,10 @@ def write_all(run: Run, plan: Plan, step: Step, layout: Layout) -> Counter[str]:
     starts = [(f"part-{number:05d}", offsets[number]) for number, rows in enumerate(lengths) if rows]
     order = [block_of[index] for index in range(len(plan.every))]
     run.each(locate_rows, "parts", starts, step=step, plan=plan.sample, block_of=order)
+    valued = [name.replace("part", "values") for name in names]
+    if not valued or not files.exists(plan.sample.file(f"{valued[0]}.parquet")):  # most samplers tell none
+        valued = []
+    run.each(locate_passed_over, "parts", valued, step=step, plan=plan.sample, block_of=order)
     common: dict[str, Any] = {"step": step, "layout": layout, "parts": names}
     total: Counter[str] = Counter()
     parts = 0
@@ -129,7 +141,7 @@ def write_all(run: Run, plan: Plan, step: Step, layout: Layout) -> Counter[str]:
     total["parts"] = parts
     labels = {plan.ingest.fingerprint: "ingest"} | {one.step.fingerprint: one.label for one in plan.planned}
     sources = Sources(plan.view, labels, plan.mix, plan.sampled["whole_draws"], plan.keeper_of, plan.damaged)
-    run.each(account_blocks, "blocks", cut, sources=sources, **common)
+    run.each(account_blocks, "blocks", cut, sources=sources, valued=valued, **common)
     for number, _ in cut:
         total.update(step.facts(f"block-{number:05d}")["tally"])
     return total

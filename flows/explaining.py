@@ -5,17 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
+from pydantic import TypeAdapter
 
 from configs.errors import MixError
+from configs.methods.sample import Sample
+from configs.methods.scored import Scored
 from storage import files, manifests
 from storage.ledger import DAMAGED_FILE
+from storage.steps import Step
 
 PER_SHARD = ("embed", "annotate", "score")
 MOST_ROWS = 20
+MOST_DRAWS = 5
+"""Draws of a row of which the sampler's word is told."""
 
 
 def explain_row(mix: str, key: str) -> Iterator[dict[str, Any]]:
@@ -84,10 +91,13 @@ def _filtered(url: str, wanted: pc.Expression, columns: list[str] | None = None)
 
 def _stages(manifest: dict[str, Any], row: dict[str, Any]) -> Iterator[dict[str, Any]]:
     store, shard, number = manifest["config"]["store"], row["shard"], row["row"]
+    draws: list[int] = []
     if not files.exists(store):
         yield {"title": "what each stage said is not known here", "the store was at": store}
     for told in manifest["steps"]:
         step = manifests.step_of(manifest, told)
+        if told["stage"] == "sample" and (picks := _picks(manifest, step, draws)):
+            yield {"title": f"sample/{told['kind']}", **picks}
         if not files.exists(step.file(f"{shard}.parquet")):
             continue
         failed = [one for one in step.failures(shard).to_pylist() if one["row"] == number]
@@ -101,7 +111,55 @@ def _stages(manifest: dict[str, Any], row: dict[str, Any]) -> Iterator[dict[str,
             if told["stage"] == "select" and mine.num_rows:
                 yield {"title": told["label"], **_shown(mine.drop_columns(["shard", "row"]))}
             elif mine.num_rows:
-                yield {"title": told["label"], "draws": mine["draw"].to_pylist()}
+                draws = mine["draw"].to_pylist()
+                yield {"title": told["label"], "draws": draws}
+
+
+def _picks(manifest: dict[str, Any], step: Step, draws: list[int]) -> dict[str, str]:
+    """What a sampler that goes by scores made of the first draws, by draw; empty for other samplers."""
+    first = step.file("values-00000.parquet")
+    if not draws or not files.exists(first):
+        return {}
+    section = TypeAdapter(Sample).validate_python(manifest["config"]["sample"])
+    if not isinstance(section, Scored):
+        return {}
+    with files.reading(first) as file:
+        part_rows = pq.read_metadata(file).num_rows  # all parts but the last have as many
+    told = {}
+    for draw in draws[:MOST_DRAWS]:
+        if draw >= manifest["batches"]["steps"] * section.superbatch:
+            told[f"draw {draw}"] = "not looked at: it is behind the last whole superbatch"
+            continue
+        part, at = divmod(draw, part_rows)
+        size = section.share[0]
+        micro = step.read(f"values-{part:05d}").slice(at // size * size, size)
+        number, rest = divmod(draw, section.superbatch)
+        rank, behind = divmod(rest, section.superbatch // section.world_size)
+        where = f"step {number}, rank {rank}, micro-batch {behind // size}"
+        told[f"draw {draw}"] = f"{_pick(micro, at % size)} ({where})"
+    if len(draws) > MOST_DRAWS:
+        told["and"] = f"{len(draws) - MOST_DRAWS} more draws"
+    return told
+
+
+def _pick(micro: pa.Table, at: int) -> str:
+    """What became of row `at` of a micro-batch, in words; `micro` is of the sampler's values."""
+    names = micro.column_names[micro.column_names.index("picked") + 1 :]
+    picked, decides = micro["picked"].to_numpy(), micro[names[-1]].to_numpy()
+    mine = ", ".join(f"{name} {_number(micro[name].to_numpy()[at])}" for name in names)
+    known = decides[picked & np.isfinite(decides)]
+    had = f"{_number(known.min())} or more" if len(known) else f"no finite {names[-1]}"
+    if 0 < len(known) < picked.sum():
+        had += ", or none"
+    if not picked[at] and len(known) and decides[at] == known.min():
+        had += "; of equal ones the first are picked"
+    word = "picked" if picked[at] else "not picked"
+    return f"{word}: {mine}; the {picked.sum()} picked of its {len(picked)} had {had}"
+
+
+def _number(value: np.float32) -> str:
+    """A float32 in as few digits as tell it from others."""
+    return str(value) if np.isfinite(value) else "none"
 
 
 def _shown(row: pa.Table) -> dict[str, Any]:

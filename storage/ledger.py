@@ -57,6 +57,9 @@ class Fate:
     """int64: the row of every emitted use."""
     steps: np.ndarray
     """int64, parallel to `used`: the step of every use."""
+    valued: tuple[np.ndarray, np.ndarray] | None = None
+    """Rows that a sampler valued and passed over, int64, once a draw, and float32 what it went by; None: it told none.
+    """
 
 
 def ledger(fate: Fate) -> pa.Table:
@@ -74,7 +77,8 @@ def ledger(fate: Fate) -> pa.Table:
     reason = np.where(drawn & ~whole, 4, 2)
     outcome = np.where(times > 0, 0, 1)
     stage[times > 0], reason[times > 0] = 0, 0
-    score = np.full(n, np.nan, np.float32)
+    score = _passed_over(fate)
+    score[(outcome == 0) | (stage != 3) | (reason != 2)] = np.nan
     keeper_row = np.full(n, -1, np.int64)
     keeper_file = np.zeros(n, np.int64)
     for name, table in reversed(fate.decisions):
@@ -90,6 +94,15 @@ def ledger(fate: Fate) -> pa.Table:
         outcome[rows], stage[rows], reason[rows] = 2, _word(words, name), _codes(words, table["reason"])
         score[rows], keeper_file[rows], keeper_row[rows] = np.nan, 0, -1
     return _table(fate, words, (outcome, stage, reason, score, keeper_file, keeper_row, times, first))
+
+
+def _passed_over(fate: Fate) -> np.ndarray:
+    """The highest value of a row's draws that a sampler passed over: float32 `(n,)`, NaN where there is none."""
+    highest = np.full(fate.rows, -np.inf, np.float32)
+    if fate.valued is not None:
+        rows, values = fate.valued
+        np.maximum.at(highest, rows[np.isfinite(values)], values[np.isfinite(values)])
+    return np.where(np.isfinite(highest), highest, np.float32(np.nan))
 
 
 def duplicate_file(file: str, shard: str, keys: pa.Array | None, rows: int, keeper: str) -> pa.Table:
@@ -108,7 +121,8 @@ def _whole_file(
     words = ["", "ingest", reason, keeper or ""]
     ones = np.ones(rows, np.int64)
     nothing = np.full(rows, np.iinfo(np.int64).max)
-    fate = Fate(file, shard, keys, rows, (), (), *(np.empty(0, np.int64) for _ in range(4)))
+    none = np.empty(0, np.int64)
+    fate = Fate(file, shard, keys, rows, (), (), none, none, none, none)
     kept = np.arange(rows) if keeper else -ones
     score = np.full(rows, np.nan, np.float32)
     columns = (outcome * ones, ones, 2 * ones, score, (3 if keeper else 0) * ones, kept, 0 * ones, nothing)

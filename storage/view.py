@@ -54,7 +54,8 @@ class View:
         if missing:
             raise StageError(
                 f"`{who}` needs the column {missing[0]!r}, which nothing before it makes; there are "
-                f"{', '.join(self.columns())}. {remedy or 'Add the stage that makes it, or name another column.'}"
+                f"{', '.join(self.columns())}. {remedy or 'Add the stage that makes it, or name another column.'}",
+                remedy="" if remedy else None,
             )
 
     def parents(self, needs: tuple[str, ...]) -> list[str]:

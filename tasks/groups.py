@@ -13,7 +13,7 @@ from prefect import Task, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.exceptions import MissingContextError
 
-from configs.errors import ModelError, RunFailed
+from configs.errors import MixwrightError, ModelError, RunFailed
 from configs.storage import Storage
 from storage import faults, objects
 from storage.shards import Shard
@@ -43,7 +43,7 @@ def _may_pass(task: Task[..., Any], task_run: Any, state: Any) -> bool:
     error = state.result(raise_on_failure=False)
     if task_run.run_count <= len(faults.waits(error)):
         return True
-    if not isinstance(error, ItemsFailed | RunFailed):
+    if not isinstance(error, ItemsFailed | MixwrightError):  # the run ends with these, in a sentence
         # Of a task with retries Prefect logs no traceback when the condition says no.
         get_run_logger().error("Task run failed with exception: %r", error, exc_info=error)
     return False

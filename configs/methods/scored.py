@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -63,7 +64,8 @@ class Scored(Batches):
         if whole % size or taken * size % whole:
             raise ValueError(
                 f"`micro_batch` is {size}; it must divide the {whole} draws of a worker's superbatch, of which "
-                f"{taken} are kept, and have a whole number of rows taken of each"
+                f"{taken} are kept, and have a whole number of rows taken of each: take one of "
+                f"{_listed(_micro_batches(whole, taken), size)}"
             )
         if self.from_input and (self.logits or self.reference):
             raise ValueError(
@@ -71,6 +73,20 @@ class Scored(Batches):
             )
         self.prepares()
         return self
+
+
+def _micro_batches(whole: int, taken: int) -> list[int]:
+    """M that divide `whole` candidates so that `taken` of them are whole numbers of each M: ascending."""
+    least = whole // math.gcd(whole, taken)
+    times = whole // least
+    low = [n for n in range(1, math.isqrt(times) + 1) if times % n == 0]
+    return [least * n for n in sorted({*low, *(times // n for n in low)})]
+
+
+def _listed(sizes: list[int], wanted: int, most: int = 12) -> str:
+    """The `most` sizes nearest to `wanted`, ascending."""
+    near = sorted(sizes, key=lambda size: abs(math.log(size / wanted)))[:most]
+    return ", ".join(map(str, sorted(near))) + (f" (of {len(sizes)} such numbers)" if len(sizes) > most else "")
 
 
 class Uds(Scored):

@@ -59,6 +59,9 @@ class Gradients(Section):
 
     kind: Literal["gradients"] = "gradients"
     logits: CausalLm = Field(description=_LOGITS)
-    validation: str = Field(description="A Parquet file of validation rows, with the columns that `logits` reads.")
+    validation: str = Field(
+        description="A Parquet file of validation rows, with the columns that `logits` reads; where `logits.response` "
+        "is null, its column `text`, or the only other text column."
+    )
     sketch_dim: int = Field(1024, ge=16, le=65536, description="Numbers of a gradient's sketch.")
     seed: int = Field(0, ge=0, le=2**63 - 1, description="Of the sketch.")

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from storage import files, ledger, shards
+from storage.exchange import SHARD
 from storage.ledger import Fate
 from storage.shards import Shard
 from storage.steps import Step, parquet_bytes
@@ -31,8 +32,15 @@ class Sources:
     """File that is quarantined as a whole -> why."""
 
 
-def account(step: Step, layout: Layout, sources: Sources, block: Block, plan: pa.Table | None) -> None:
-    """Write one part of the ledger and of the quarantine, and their tally as commit point."""
+def account(
+    step: Step, layout: Layout, sources: Sources, block: Block, plan: pa.Table | None, values: pa.Table | None = None
+) -> None:
+    """Write one part of the ledger and of the quarantine, and their tally as commit point.
+
+    Args:
+        plan: The planned rows of the block; None if there are none.
+        values: What `tasks.emit.layout.locate_values` sent to the block.
+    """
     number, entries = block
     ledgers, quarantined = [], []
     for entry in entries:
@@ -43,7 +51,7 @@ def account(step: Step, layout: Layout, sources: Sources, block: Block, plan: pa
             keys, keeper = keys_of(sources.view, entry), sources.keeper_of[entry.file]
             ledgers.append(ledger.duplicate_file(entry.file, entry.digest, keys, entry.rows, keeper))
         else:
-            fate = fate_of(sources, entry, rows_of_shard(plan, entry))
+            fate = fate_of(sources, entry, rows_of_shard(plan, entry), values)
             ledgers.append(ledger.ledger(fate))
             quarantined.append(ledger.quarantine(fate))
     table, bad = pa.concat_tables(ledgers), pa.concat_tables([ledger.QUARANTINE.empty_table(), *quarantined])
@@ -53,11 +61,15 @@ def account(step: Step, layout: Layout, sources: Sources, block: Block, plan: pa
     step.commit(f"block-{number:05d}", tally=ledger.tally(table), rows=table.num_rows, written=sorted(written))
 
 
-def fate_of(sources: Sources, shard: Shard, plan: pa.Table | None) -> Fate:
+def fate_of(sources: Sources, shard: Shard, plan: pa.Table | None, values: pa.Table | None = None) -> Fate:
     """All that the store knows of the rows of one shard."""
     view, draws = sources.view, sources.mix.read(shard.digest, ["draw", "row"])
     rows, whole = draws["row"].to_numpy(), draws["draw"].to_numpy() < sources.whole_draws
     nothing = np.empty(0, np.int64)
+    valued = None
+    if values is not None:
+        mine = values.filter(pa.compute.equal(values[SHARD], shard.index))
+        valued = mine["row"].to_numpy(), mine["value"].to_numpy()
     return Fate(
         file=shard.file,
         shard=shard.digest,
@@ -69,6 +81,7 @@ def fate_of(sources: Sources, shard: Shard, plan: pa.Table | None) -> Fate:
         in_batches=rows[whole],
         used=plan["row"].to_numpy() if plan else nothing,
         steps=plan["step"].to_numpy() if plan else nothing,
+        valued=valued,
     )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from storage import files, states
@@ -77,6 +78,15 @@ def locate(step: Step, plan: Step, part: str, offset: int, block_of: np.ndarray)
     position = pa.array(offset + np.arange(table.num_rows), pa.int64())
     table = table.append_column("position", position)
     spill(step, "plan", part, [(table, block_of[table[SHARD].to_numpy()])])
+
+
+def locate_values(step: Step, plan: Step, part: str, block_of: np.ndarray) -> None:
+    """Send what the sampler went by (`row, value`, the last of its values) of draws that it passed over to blocks."""
+    table = plan.read(part)
+    table = table.filter(pc.invert(table["picked"]))
+    value = table.column_names[-1]
+    table = table.select(["row", SHARD, value]).rename_columns(["row", SHARD, "value"])
+    spill(step, "values", part, [(table, block_of[table[SHARD].to_numpy()])])
 
 
 def rows_of_shard(plan: pa.Table | None, shard: Shard) -> pa.Table | None:

@@ -14,7 +14,7 @@ from storage.states import save as save_state
 from storage.steps import Step
 from storage.view import View
 from tasks.emit.accounts import Sources, account
-from tasks.emit.layout import Block, Layout, locate, measure, part_starts, rows_of_shard
+from tasks.emit.layout import Block, Layout, locate, locate_values, measure, part_starts, rows_of_shard
 from tasks.emit.rows import scatter, write_part
 from tasks.groups import each, stage_task
 
@@ -26,6 +26,13 @@ def locate_rows(
     """Give planned rows their positions; `parts` are names of the batch plan with their first position."""
     blocks = np.array(block_of, np.int64)
     return each(parts, lambda part: locate(step, plan, part[0], part[1], blocks))
+
+
+@stage_task(name="locate values", task_run_name="emit: locate values of {label}")
+def locate_passed_over(step: Step, plan: Step, parts: list[str], block_of: list[int], label: str) -> dict[str, Any]:
+    """Send what a sampler went by to the ledger's blocks; `parts` are names of its values beside the batch plan."""
+    blocks = np.array(block_of, np.int64)
+    return each(parts, lambda part: locate_values(step, plan, part, blocks))
 
 
 @stage_task(name="measure", task_run_name="emit: measure {label}")
@@ -73,8 +80,12 @@ def write_parts(step: Step, layout: Layout, every: list[Shard], parts: list[int]
 
 @stage_task(name="account", task_run_name="emit: account for {label}")
 def account_blocks(
-    step: Step, layout: Layout, sources: Sources, parts: list[str], blocks: list[Block], label: str
+    step: Step, layout: Layout, sources: Sources, parts: list[str], valued: list[str], blocks: list[Block], label: str
 ) -> dict[str, Any]:
-    """Write the ledger of blocks of files."""
-    plan = Gathering(step, "plan", parts)
-    return each(blocks, lambda block: account(step, layout, sources, block, plan.gather(block[0])))
+    """Write the ledger of blocks of files; `valued` names the parts of the sampler's values."""
+    plan, values = Gathering(step, "plan", parts), Gathering(step, "values", valued)
+
+    def work(block: Block) -> None:
+        account(step, layout, sources, block, plan.gather(block[0]), values.gather(block[0]))
+
+    return each(blocks, work)

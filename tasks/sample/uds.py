@@ -32,8 +32,6 @@ BLOCK_ROWS = 256
 """Candidates whose distances are computed together, where micro-batches are smaller."""
 SLOTS = 256
 """Vectors that one thread compares them with: the same on every machine."""
-_NEAR = 1e-6
-"""Squared distances below this share of the squared norms are computed anew from differences."""
 
 
 def select_in_order(
@@ -126,23 +124,14 @@ def distances(rows: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def _distances(rows: torch.Tensor, squares: torch.Tensor, others: np.ndarray) -> np.ndarray:
-    """From products in float64; those that are small beside the vectors' lengths anew from differences.
-
-    Args:
-        rows: float64 `(n, d)`.
-        squares: Their squared lengths, `(n, 1)`.
-        others: float32 `(m, d)`.
-    """
+    """Of float64 `rows` `(n, d)`, whose squared lengths are `squares` `(n, 1)`, from float32 `others` `(m, d)`."""
     import torch
+
+    from tasks.score import uds
 
     with torch.inference_mode():
         kept = torch.from_numpy(np.asarray(others, np.float64))
-        lengths = squares + kept.square().sum(1)
-        found = torch.addmm(lengths, rows, kept.T, alpha=-2)
-        i, j = torch.nonzero(found <= _NEAR * lengths, as_tuple=True)
-        for one, other in zip(i.split(1024), j.split(1024), strict=True):
-            found[one, other] = (rows[one] - kept[other]).square().sum(1)
-        return found.sqrt_().numpy()
+        return uds.distances(rows, squares, kept, kept.square().sum(1)).numpy()
 
 
 @cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -16,9 +17,37 @@ from tasks.embed.stream import ahead
 from tasks.score.logits import Block
 
 T = TypeVar("T")
+Tell = Callable[[str], None]
 
 IN_FLIGHT = 1 << 30
 """Bytes of logits that are made ahead, and as many again that are worked on, unless a single block has more."""
+
+TELL_SECONDS = 20.0
+"""Between two lines about how far a shard is."""
+
+
+def silent(line: str) -> None:
+    """Tell nobody."""
+
+
+class Progress:
+    """Tells now and then how many rows of a shard are done; `total` None: nobody knows yet how many there are."""
+
+    def __init__(self, tell: Tell, total: int | None = None) -> None:
+        self._tell, self._total, self._what = tell, total, ""
+        self._done, self._last = 0, time.monotonic()
+
+    def begin(self, what: str) -> None:
+        """Rows are done again from the first; `what` goes before what is told."""
+        self._what, self._done = what, 0
+
+    def add(self, rows: int) -> None:
+        """So many rows more are done."""
+        self._done += rows
+        if time.monotonic() - self._last >= TELL_SECONDS:
+            of = f" of {self._total:,}" if self._total is not None else ""
+            self._tell(f"{self._what}rows {self._done:,}{of}")
+            self._last = time.monotonic()
 
 
 def at_once(workers: int, size: int) -> int:
@@ -26,8 +55,10 @@ def at_once(workers: int, size: int) -> int:
     return max(1, min(workers, IN_FLIGHT // max(1, size)))
 
 
-def worked(blocks: Iterable[Block], work: Callable[[Block], T]) -> Iterator[tuple[np.ndarray, T]]:
-    """The rows of each block and what `work` made of it, in the order of the blocks."""
+def worked(
+    blocks: Iterable[Block], work: Callable[[Block], T], progress: Progress | None = None
+) -> Iterator[tuple[np.ndarray, T]]:
+    """The rows of each block and what `work` made of it, in the order of the blocks; `progress` hears of them."""
     source = iter(blocks)
     first = next(source, None)
     if first is None:
@@ -38,7 +69,10 @@ def worked(blocks: Iterable[Block], work: Callable[[Block], T]) -> Iterator[tupl
     del first
     pool = worker_threads(workers)
     for rows, result in ahead(((block.rows, pool.submit(work, block)) for block in blocks), waiting):
-        yield rows, result.result()
+        made = result.result()
+        if progress:
+            progress.add(len(rows))
+        yield rows, made
 
 
 @cache

@@ -20,7 +20,7 @@ from tasks import Failure
 from tasks.embed.device import resolve_device
 from tasks.embed.stream import ahead
 from tasks.embed.texts import read_texts
-from tasks.score.blockwise import at_once
+from tasks.score.blockwise import Tell, at_once, silent
 from tasks.score.causal_loading import (
     LanguageModel,
     check_model,
@@ -39,7 +39,7 @@ LOGIT_BYTES = {"cpu": 32 << 20, "cuda": 256 << 20}
 SLICE = 4096
 """Rows that are tokenised at once: Python has an object for each of their tokens."""
 CHARACTERS_PER_TOKEN = 256
-"""Longer texts are cut before they are tokenised: no token is longer."""
+"""Longer texts are cut before they are tokenised: no token is longer, so that no row's scores depend on it."""
 
 
 class Encoded(NamedTuple):
@@ -59,6 +59,9 @@ class CausalLmLogits:
     """Logits of every row's tokens; rows of like length are in the model together, padded on the right.
 
     What is padded depends on the shard's rows alone, so the bytes of a shard are the same for any number of workers.
+
+    Attributes:
+        tell: Hears, once they are tokenised, how many rows `max_length` has cut.
     """
 
     def __init__(self, config: CausalLm) -> None:
@@ -67,6 +70,7 @@ class CausalLmLogits:
         self.input_columns: tuple[str, ...] = tuple(dict.fromkeys(c for c in (config.prompt, config.response) if c))
         self.needs: tuple[str, ...] = tuple(dict.fromkeys((*self.input_columns, config.response or TEXT)))
         self.libraries: tuple[str, ...] = ("torch", "transformers", "tokenizers")
+        self.tell: Tell = silent
 
     @property
     def device(self) -> str:
@@ -104,7 +108,6 @@ class CausalLmLogits:
         table = rows if isinstance(rows, pa.Table) else pa.concat_tables(rows)
         model = self.model()
         encoded = self._encoded(table, model, failures)
-        lengths = np.diff(encoded.offsets)
         lengths, token_bytes = np.diff(encoded.offsets), 4 * model.vocabulary
         plan = planned(lengths, min(self.config.batch_tokens, LOGIT_BYTES[self.device] // token_bytes))
         largest = len(plan[0]) * int(lengths[plan[0][0]]) * token_bytes if plan else 0
@@ -130,6 +133,7 @@ class CausalLmLogits:
         kept: list[int] = []
         pieces: list[np.ndarray] = []
         before: list[int] = []
+        cut = 0
         for at in range(0, len(present), SLICE):
             members = present[at : at + SLICE]
             heads = [f"{prompts[row]}{config.separator}" if prompts[row] is not None else "" for row in members]
@@ -139,10 +143,13 @@ class CausalLmLogits:
                 if not tail or start >= config.max_length:
                     failures.append(Failure(row, "no_tokens", _why(len(tail), start, config.max_length)))
                     continue
-                ids = [*model.begin, *head, *tail, *model.end][: config.max_length]
+                ids = [*model.begin, *head, *tail, *model.end]
+                cut += len(ids) > config.max_length
                 kept.append(row)
-                pieces.append(np.array(ids, np.int32))
+                pieces.append(np.array(ids[: config.max_length], np.int32))
                 before.append(start)
+        if cut:
+            self.tell(cut_rows(cut, len(kept), config.max_length))
         offsets = np.cumsum([0, *(len(piece) for piece in pieces)], dtype=np.int64)
         joined = np.concatenate(pieces) if pieces else np.zeros(0, np.int32)
         return Encoded(np.array(kept, np.int64), joined, offsets, np.array(before, np.int64))
@@ -159,6 +166,11 @@ class CausalLmLogits:
                 return_token_type_ids=False,
                 verbose=False,
             )["input_ids"]
+
+
+def cut_rows(cut: int, rows: int, limit: int) -> str:
+    """What is told of rows that were too long."""
+    return f"{cut:,} of {rows:,} rows were cut at `max_length` {limit:,}"
 
 
 def planned(lengths: np.ndarray, tokens: int) -> list[np.ndarray]:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import re
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,6 +18,7 @@ from blake3 import blake3
 from configs.errors import ConfigError, ModelError
 from configs.methods.logits import CausalLm
 from tasks.embed.encoder import single_threads
+from tasks.score.hub import check_name, named, reached
 
 if TYPE_CHECKING:
     import torch
@@ -32,7 +32,6 @@ NECESSARY = {
 }
 """What a folder must hold, and files of which one is it."""
 POSITIONS = ("max_position_embeddings", "n_positions")
-_HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 _loading = threading.Lock()
 _loaded: dict[tuple[Any, ...], LanguageModel] = {}
@@ -55,8 +54,7 @@ def check_model(config: CausalLm) -> None:
     """
     folder = Path(config.model)
     if not folder.is_dir():
-        if not _HUB_NAME.fullmatch(config.model):
-            raise ModelError(f"`model` is {config.model!r}, which is neither a folder nor a name on the hub")
+        check_name(config)
         return
     settings = folder / "config.json"
     for what, names in NECESSARY.items():
@@ -162,7 +160,8 @@ class LanguageModel:
         self._seen = threading.local()
         self._head = self.model.get_output_embeddings()
         if self._head is not None:  # its input is what `hidden` is; the last entry of `hidden_states` is it as a rule
-            self._head.register_forward_pre_hook(self._see)
+            # A hook that knows `self` would be a cycle: the weights would stay until it is collected.
+            self._head.register_forward_pre_hook(partial(_see, self._seen))
         self._pool: ThreadPoolExecutor = single_threads(self.workers)
         _check_vocabulary(config, self.tokenizer, self.model.get_input_embeddings().weight.shape[0])
         one = torch.zeros((1, 1), dtype=torch.int64)
@@ -178,9 +177,6 @@ class LanguageModel:
         """
         return self._pool.submit(self._forward, tokens, there, hidden)
 
-    def _see(self, head: Any, inputs: tuple[Any, ...]) -> None:
-        self._seen.hidden = inputs[0]
-
     def _forward(self, tokens: torch.Tensor, there: torch.Tensor, hidden: bool) -> Computed:
         import torch
 
@@ -190,13 +186,21 @@ class LanguageModel:
         if self._device.type == "cuda":
             tokens, there = tokens.pin_memory(), there.pin_memory()
         tokens, there = (one.to(self._device, non_blocking=True) for one in (tokens, there))
+        self._seen.asked = hidden
         with torch.no_grad():
             # Without a mask, where there is no padding, the attention's fast kernels serve.
             logits = self.model(input_ids=tokens, attention_mask=None if full else there.long()).logits
             # NaN and infinity both survive a sum, which takes no second matrix.
             finite = (torch.isfinite(logits.sum(-1, dtype=torch.float32)) | ~there).all(dim=1).cpu()
-        inner, self._seen.hidden = getattr(self._seen, "hidden", None), None
-        return Computed(logits, inner if hidden else None, tokens, there, finite)
+        inner = self._seen.__dict__.pop("hidden", None)
+        self._seen.asked = False
+        return Computed(logits, inner, tokens, there, finite)
+
+
+def _see(seen: threading.local, head: Any, inputs: tuple[Any, ...]) -> None:
+    """Keep the head's input where `_forward` asked for it; who trains the model keeps no activations so."""
+    if getattr(seen, "asked", False):
+        seen.hidden = inputs[0]
 
 
 def special_tokens(tokenizer: Any) -> tuple[list[int], list[int]]:
@@ -217,7 +221,7 @@ def _fetched(config: CausalLm) -> tuple[Any, Any]:
 
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[config.precision]
     where: dict[str, Any] = {"revision": config.revision} if config.revision else {}
-    where["trust_remote_code"] = False
+    where |= {"trust_remote_code": False, "local_files_only": not Path(config.model).is_dir() and not reached(config)}
     tokenizer = AutoTokenizer.from_pretrained(config.model, **where)
     loaded: Any = AutoModelForCausalLM.from_pretrained(
         config.model, dtype=dtype, use_safetensors=True, output_loading_info=True, **where
@@ -242,8 +246,7 @@ def _plain_errors(config: CausalLm) -> Iterator[None]:
         raise
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         why = " ".join(str(error).split())[:300] or type(error).__name__
-        name = f"{config.model}@{config.revision}" if config.revision else config.model
-        raise ModelError(f"`model` is {name!r}, which cannot be loaded: {why}") from error
+        raise ModelError(f"`model` is {named(config)!r}, which cannot be loaded: {why}") from None
 
 
 @contextmanager

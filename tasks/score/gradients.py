@@ -18,8 +18,9 @@ from configs.methods.utility import Gradients as Section
 from storage import files
 from storage.fingerprints import digest
 from storage.packed import pack
+from storage.view import TEXT
 from tasks import Failure, Result
-from tasks.score.blockwise import worked, worker_threads
+from tasks.score.blockwise import Progress, Tell, silent, worked, worker_threads
 from tasks.score.causal_lm import CausalLmLogits
 from tasks.score.logits import Block
 from tasks.score.losses import unpredicted
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     import torch
 
     from tasks.score.gradient_sketch import GradientSketch
+
+LOST_SHARE = 0.5
+"""Of the validation rows may be impossible to score; with more the mean gradient is that of other rows than meant."""
 
 _measuring = threading.Lock()
 _directions: dict[tuple[Any, ...], torch.Tensor] = {}
@@ -49,6 +53,7 @@ class Gradients:
         self.needs = self.source.needs
         self.input_columns = self.source.input_columns
         self.libraries = self.source.libraries
+        self.tell: Tell = silent
 
     @property
     def device(self) -> str:
@@ -73,8 +78,10 @@ class Gradients:
         failures: list[Failure] = []
         gain = np.full(len(rows), np.nan, np.float32)
         sketch = np.zeros((len(rows), self.config.sketch_dim), np.float32)
+        self.source.tell = self.tell
         blocks = self.source.blocks(rows, failures, hidden=True)
-        for members, (gains, sketches) in worked(blocks, lambda block: measured(block, direction, projector)):
+        progress = Progress(self.tell, len(rows))
+        for members, (gains, sketches) in worked(blocks, lambda block: measured(block, direction, projector), progress):
             gain[members], sketch[members] = gains, sketches
             failures += unpredicted(members[np.isnan(gains)])
         known = ~np.isnan(gain)
@@ -89,48 +96,86 @@ class Gradients:
             if key not in _directions:
                 _directions.clear()
                 # On a thread of its own, in order: sums in float32 that do not depend on the number of cores.
-                _directions[key] = worker_threads(1).submit(self._mean_gradient).result()
+                _directions[key], told = worker_threads(1).submit(self._mean_gradient).result()
+                for line in told:
+                    self.tell(f"`validation`: {line}")
             return _directions[key]
 
-    def _mean_gradient(self) -> torch.Tensor:
+    def _mean_gradient(self) -> tuple[torch.Tensor, list[str]]:
+        """The gradient, and what is to be told of the rows; the log of a task is not this thread's."""
         import torch
 
         from tasks.score.predictions import predictions
 
         failures: list[Failure] = []
+        told: list[str] = []
         total: torch.Tensor | None = None
         count = 0
-        for block in self.source.blocks(self._validation(), failures, hidden=True):
+        rows = self._validation()
+        self.source.tell = told.append
+        for block in self.source.blocks(rows, failures, hidden=True):
             for part in predictions(block):
                 delta = part.errors(torch.softmax(part.logits, 2))
                 gradient = delta.flatten(0, 1).T @ part.inputs.flatten(0, 1)
                 total = gradient if total is None else total.add_(gradient)
                 count += int(part.counted.any(1).sum())
+        why = f": row {failures[0].row}: {failures[0].detail}" if failures else ""
         if total is None or not count:
-            why = f": row {failures[0].row}: {failures[0].detail}" if failures else ""
             raise ConfigError(f"`validation` is {self.config.validation!r}, of which no row can be scored{why}")
-        return total.div_(count)
+        lost = len(rows) - count
+        if lost > LOST_SHARE * len(rows):
+            raise ConfigError(
+                f"`validation` is {self.config.validation!r}, of which {lost:,} of {len(rows):,} rows cannot be "
+                f"scored{why}; the mean gradient needs more than half of them: mend or drop those rows"
+            )
+        if lost:
+            told.append(f"{lost:,} of {len(rows):,} rows cannot be scored and are left out{why}")
+        return total.div_(count), told
 
     def _content(self) -> bytes:
         try:
             return files.read_bytes(self.config.validation)
+        except FileNotFoundError:
+            raise ConfigError(
+                f"`validation` is {self.config.validation!r}, which cannot be read: there is no such file (relative "
+                "paths start at the working directory)"
+            ) from None
         except OSError as error:
-            raise ConfigError(f"`validation` is {self.config.validation!r}, which cannot be read: {error}") from None
+            why = str(error).split(" Detail: ")[0]  # which says the same again
+            raise ConfigError(f"`validation` is {self.config.validation!r}, which cannot be read: {why}") from None
 
     def _validation(self) -> pa.Table:
-        """The validation rows' columns that the model reads."""
+        """The validation rows' columns that the model reads.
+
+        The input's text may have any name: where `logits.response` is null, the file's `text` is the response, or the
+        only column of strings that is not the prompt.
+        """
         try:
             table = pq.read_table(pa.BufferReader(self._content()))
         except pa.ArrowInvalid as error:
             told = f"`validation` is {self.config.validation!r}, which is no Parquet file: {error}"
             raise ConfigError(told) from None
+        response = self.config.logits.response
+        texts = [f.name for f in table.schema if _is_text(f.type) and f.name != self.config.logits.prompt]
+        if response is None and TEXT not in table.column_names and len(texts) == 1:
+            table = table.rename_columns({texts[0]: TEXT})
         missing = [name for name in self.needs if name not in table.column_names]
         if missing:
+            remedy = (
+                f"rename that of the responses to {TEXT!r}, or set `logits.response` to its name"
+                if response is None and missing[0] == TEXT
+                else "it must have those that `logits` reads"
+            )
             raise ConfigError(
-                f"`validation` is {self.config.validation!r}, which has no column {missing[0]!r}; it must have those "
-                f"that `logits` reads, and has {', '.join(table.column_names)}"
+                f"`validation` is {self.config.validation!r}, which has no column {missing[0]!r}; {remedy}; it has "
+                f"{', '.join(table.column_names)}"
             )
         return table.select(list(self.needs))
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
 def measured(block: Block, direction: torch.Tensor, projector: GradientSketch) -> tuple[np.ndarray, np.ndarray]:

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from configs.methods.utility import TokenLosses as Section
 from tasks import Failure, Result
-from tasks.score.blockwise import worked
+from tasks.score.blockwise import Progress, Tell, silent, worked
 from tasks.score.causal_lm import CausalLmLogits
 from tasks.score.logits import Block
 
@@ -28,6 +28,7 @@ class TokenLosses:
         self.input_columns = self.source.input_columns
         self.libraries = self.source.libraries
         self.provides: tuple[str, ...] = tuple(f"{config.name}_{one}" for one in ("loss", "entropy", "gradient_norm"))
+        self.tell: Tell = silent
         self.check, self.depends_on = self.source.check, self.source.depends_on
 
     @property
@@ -39,7 +40,9 @@ class TokenLosses:
         """Score one shard."""
         failures: list[Failure] = []
         values = np.full((len(rows), len(self.provides)), np.nan, np.float32)
-        for members, found in worked(self.source.blocks(rows, failures, hidden=True), measured):
+        self.source.tell = self.tell
+        blocks = self.source.blocks(rows, failures, hidden=True)
+        for members, found in worked(blocks, measured, Progress(self.tell, len(rows))):
             values[members] = found
             failures += unpredicted(members[np.isnan(found[:, 0])])
         columns: dict[str, Any] = {

@@ -7,7 +7,6 @@ their first token counts. Of a prompt and of a response 16 characters for each t
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable
 from functools import partial
 from importlib.metadata import distributions
@@ -22,8 +21,10 @@ from configs.methods.proxies import LanguageProxy, Trajectory
 from storage.states import State
 from storage.view import TEXT
 from tasks.embed.texts import read_texts
-from tasks.score.causal_lm import Encoded, padded, planned
-from tasks.score.causal_loading import LanguageModel, check_model, require_transformers, weights_digest
+from tasks.score.blockwise import Progress, Tell, silent
+from tasks.score.causal_lm import Encoded, cut_rows, padded, planned
+from tasks.score.causal_loading import check_model, require_transformers, weights_digest
+from tasks.score.given_lm import GivenModel, given_model
 from tasks.score.proxy_training import in_threads, in_turn, steady, weights_at
 from tasks.score.small_lm import SmallLm
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     import torch
 
 CHARACTERS_PER_TOKEN = 16
+"""Of a text, read at most. Fewer than `causal_lm` reads, for these are kept: in the summaries that it learns from."""
 SLICE = 4096
 """Rows that are tokenised at once: Python has an object for each of their tokens."""
 PIECES = 4
@@ -107,20 +109,23 @@ class LanguageProxyModel:
         place[encoded.rows] = np.arange(len(encoded.rows))
         return LanguageLearner(model, encoded, place[order][place[order] >= 0], self._training.seed)
 
-    def losses(self, rows: pa.Table, state: State) -> np.ndarray:
+    def losses(self, rows: pa.Table, state: State, tell: Tell = silent) -> np.ndarray:
         """Mean loss of every row's response at every checkpoint, float32 `(n, T)`; NaN where there is no response."""
         model = self._model(state)
-        encoded = self._encoded(model, *self._texts(rows))
+        encoded = self._encoded(model, *self._texts(rows), tell)
         lengths = np.diff(encoded.offsets)
         plan = planned(lengths, max(1, LOGITS // model.vocabulary))
         result = np.full((rows.num_rows, self._training.checkpoints), np.nan, np.float32)
         run = in_threads if self._device == "cpu" and model.threads else in_turn
+        progress = Progress(tell, rows.num_rows)
         with steady(self._device):
             for t in range(self._training.checkpoints):
                 weights = weights_at(state, t, self._device)
+                progress.begin(f"checkpoint {t + 1} of {self._training.checkpoints}, ")
                 found = run(partial(_measured, model, weights, encoded), plan)
                 for members, loss in zip(plan, found, strict=True):
                     result[encoded.rows[members], t] = loss
+                    progress.add(len(members))
         return result
 
     # ---------------------------------------------------------------------------------------------------------- tokens
@@ -137,25 +142,32 @@ class LanguageProxyModel:
         limit = CHARACTERS_PER_TOKEN * self._config.max_length
         return [text and text[:limit] for text in read_texts(column.cast(kind))[0]]
 
-    def _encoded(self, model: Any, prompts: list[str | None], responses: list[str | None]) -> Encoded:
+    def _encoded(
+        self, model: Any, prompts: list[str | None], responses: list[str | None], tell: Tell = silent
+    ) -> Encoded:
         """Token ids of the rows with a token of the response within `max_length`."""
         rows, pieces, before = [], [np.zeros(0, np.int32)], []
+        cut = 0
         for at in range(0, len(responses), SLICE):
             heads = [f"{text}{self._config.separator}" if text else "" for text in prompts[at : at + SLICE]]
             tails = [text or "" for text in responses[at : at + SLICE]]
             for row, (head, tail) in enumerate(zip(model.ids(heads), model.ids(tails), strict=True), start=at):
                 start = len(model.begin) + len(head)
-                ids = np.array([*model.begin, *head, *tail, *model.end][: self._config.max_length], np.int32)
+                whole = [*model.begin, *head, *tail, *model.end]
+                ids = np.array(whole[: self._config.max_length], np.int32)
                 if tail and len(ids) > max(1, start):
+                    cut += len(whole) > len(ids)
                     rows.append(row)
                     pieces.append(ids)
                     before.append(max(1, start))
+        if cut:
+            tell(cut_rows(cut, len(rows), self._config.max_length))
         offsets = np.cumsum([len(piece) for piece in pieces], dtype=np.int64)
         return Encoded(np.array(rows, np.int64), np.concatenate(pieces), offsets, np.array(before, np.int64))
 
     def _model(self, state: State) -> NewModel | GivenModel:
         if self._config.model is not None:
-            return GivenModel(self._causal_lm(), self._device)
+            return given_model(self._causal_lm(), self._device)
         return NewModel(self._config, state["tokenizer"].tobytes().decode())
 
     def _causal_lm(self) -> CausalLm:
@@ -177,36 +189,6 @@ class NewModel(SmallLm):
     def ids(self, texts: list[str]) -> list[list[int]]:
         """Token ids, without those at the ends."""
         return [one.ids for one in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
-
-
-class GivenModel:
-    """A model of `transformers`, its weights to begin with and its tokenizer; without dropout, so without chance."""
-
-    threads = False  # its weights are swapped in place
-
-    def __init__(self, config: CausalLm, device: str) -> None:
-        self._device, self._swapping = device, threading.Lock()
-        self._given = LanguageModel(config, device)
-        self.vocabulary, self.begin, self.end = self._given.vocabulary, self._given.begin, self._given.end
-
-    def ids(self, texts: list[str]) -> list[list[int]]:
-        """Token ids, without those at the ends."""
-        if not any(texts):
-            return [[] for _ in texts]
-        with self._given.tokenizing:
-            return list(self._given.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"])
-
-    def initial(self, seed: int) -> dict[str, np.ndarray]:
-        """The model's own weights, float32."""
-        return {name: value.detach().cpu().numpy() for name, value in self._given.model.named_parameters()}
-
-    def logits(self, weights: dict[str, torch.Tensor], ids: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
-        """As `SmallLm.logits`."""
-        from torch.func import functional_call
-
-        with self._swapping:
-            found = functional_call(self._given.model, weights, kwargs={"input_ids": ids, "use_cache": False})
-        return found.logits[counted]
 
 
 class LanguageLearner:

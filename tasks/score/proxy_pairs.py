@@ -18,6 +18,7 @@ import pyarrow as pa
 from configs.methods.proxies import PairProxy, Trajectory
 from storage.states import State
 from tasks.embed.vectors import unpack
+from tasks.score.blockwise import Progress, Tell, silent
 from tasks.score.proxy_training import in_threads, in_turn, steady, weights_at
 from tasks.select.directions import directions
 
@@ -71,7 +72,7 @@ class PairProxyModel:
         """The sample's rows, in `order`."""
         return PairLearner(_sampled(parts, order), self._config.width, self._training.seed, self._device)
 
-    def losses(self, rows: pa.Table, state: State) -> np.ndarray:
+    def losses(self, rows: pa.Table, state: State, tell: Tell = silent) -> np.ndarray:
         """Loss of every row at every checkpoint, float32 `(n, T)`; NaN where an embedding is missing."""
         import torch
 
@@ -81,15 +82,20 @@ class PairProxyModel:
             return result
         own = {name: unpack(table[name]) for name in self.needs}
         known = {name: state[f"reference/{name}"] for name in self.needs}
-        same = {name: _same(own[name], known[name]) for name in self.needs}
+        codes = {name: _codes(own[name], known[name]) for name in self.needs}
         vectors = {name: torch.from_numpy(directions(own[name])) for name in self.needs}
         against = {name: torch.from_numpy(directions(known[name])).to(self._device) for name in self.needs}
         run = in_threads if self._device == "cpu" else in_turn
+        progress = Progress(tell, len(table))
         blocks = [slice(at, at + BLOCK_ROWS) for at in range(0, len(table), BLOCK_ROWS)]
         with steady(self._device):
             for t in range(self._training.checkpoints):
                 weights = weights_at(state, t, self._device)
-                found = run(partial(_measured, weights, vectors, against, same), blocks)
+                progress.begin(f"checkpoint {t + 1} of {self._training.checkpoints}, ")
+                found = []
+                for part in run(partial(_measured, weights, vectors, against, codes), blocks):
+                    found.append(part)
+                    progress.add(len(part))
                 result[usable, t] = np.concatenate(found)
         return result
 
@@ -139,7 +145,7 @@ def _measured(
     weights: Weights,
     vectors: dict[str, torch.Tensor],
     against: dict[str, torch.Tensor],
-    same: dict[str, np.ndarray],
+    codes: dict[str, tuple[np.ndarray, np.ndarray]],
     block: slice,
 ) -> np.ndarray:
     """Losses of a block of rows against the references, float32 `(rows,)`."""
@@ -153,17 +159,22 @@ def _measured(
         total = torch.zeros(len(right), device=device)
         for name, other in ((IMAGE, TEXT), (TEXT, IMAGE)):
             wrong = own[name] @ known[other].T
-            wrong = wrong.masked_fill(torch.from_numpy(same[other][block]).to(device), float("-inf"))
+            partner, theirs = codes[other]
+            same = torch.from_numpy(partner[block, None] == theirs).to(device)
+            wrong = wrong.masked_fill(same, float("-inf"))
             logits = _scale(weights) * torch.cat([right, wrong], dim=1)
             total += logits.logsumexp(1) - logits[:, 0]
         return np.asarray((total / 2).cpu().numpy())
 
 
-def _same(vectors: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Whether a row's vector is a reference's, byte for byte: bool `(n, R)`."""
+def _codes(vectors: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A number for each row's vector and for each reference's, the same where they are byte for byte: `(n,)`, `(R,)`.
+
+    Rows by references as booleans would be a kilobyte a row.
+    """
     whole = np.ascontiguousarray(np.concatenate([known, vectors]))
     code = np.unique(whole.view(np.dtype((np.void, whole.itemsize * whole.shape[1]))).ravel(), return_inverse=True)[1]
-    return code[len(known) :, None] == code[: len(known)]
+    return code[len(known) :], code[: len(known)]
 
 
 def _sampled(parts: Iterable[pa.Table], order: np.ndarray) -> dict[str, np.ndarray]:

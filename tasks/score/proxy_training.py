@@ -100,13 +100,15 @@ class Training:
                     checkpoint.tell(f"proxy: step {self.step:,} of {self.total:,}, loss {self._latest:.4f}")
                     last = time.monotonic()
                     took = last - began
+        if checkpoint:
+            checkpoint.tell(f"proxy: {self.total:,} steps, loss {self.losses[0]:.4f} -> {self.losses[-1]:.4f}")
         return self._kept | {"losses": np.array(self.losses, np.float32)}
 
     def advance(self) -> None:
         """One step."""
         import torch
 
-        found = self._run(self._gradients, self._learner.pieces(self._rows()))
+        found = list(self._run(self._gradients, self._learner.pieces(self._rows())))
         weight = sum(count for _, _, count in found)
         loss = sum(loss for loss, _, _ in found) / weight
         if not math.isfinite(loss):
@@ -186,14 +188,14 @@ def weights_at(state: State, t: int, device: str) -> Weights:
     return {n.removeprefix(own): torch.from_numpy(w).to(device) for n, w in state.items() if n.startswith(own)}
 
 
-def in_threads(work: Callable[..., Any], items: Iterable[Any]) -> list[Any]:
+def in_threads(work: Callable[..., Any], items: Iterable[Any]) -> Iterator[Any]:
     """`work` on every item, in threads that compute with one thread each; the order is that of the items."""
-    return list(_threads().map(work, items))
+    return _threads().map(work, items)
 
 
-def in_turn(work: Callable[..., Any], items: Iterable[Any]) -> list[Any]:
-    """`work` on every item, one after the other, where the caller is."""
-    return [work(item) for item in items]
+def in_turn(work: Callable[..., Any], items: Iterable[Any]) -> Iterator[Any]:
+    """`work` on every item, one after the other, where the caller is, as they are asked for."""
+    return map(work, items)
 
 
 @cache

@@ -38,5 +38,7 @@ def score_shards(
 ) -> dict[str, Any]:
     """Score a group of shards; `state` is where what the scorer has learned is."""
     method = load(score.METHODS, config, **({"state": states.load(state)} if state else {}))
+    if hasattr(method, "tell"):
+        method.tell = tell
     with device_slot(getattr(method, "device", "cpu"), say):
         return each(shards, lambda shard: annotate_shard(step, view, method, shard))

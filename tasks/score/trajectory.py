@@ -26,6 +26,7 @@ from storage.packed import pack
 from storage.states import Checkpoint, State
 from tasks import Result
 from tasks.embed.device import resolve_device
+from tasks.score.blockwise import Tell, silent
 from tasks.score.proxy_language import LanguageProxyModel
 from tasks.score.proxy_pairs import PairProxyModel
 from tasks.score.proxy_training import Learner, Training
@@ -65,8 +66,8 @@ class Proxy(Protocol):
         """The rows to learn from, in memory."""
         ...
 
-    def losses(self, rows: pa.Table, state: State) -> np.ndarray:
-        """Float32 `(n, T)`, NaN where a row cannot be measured."""
+    def losses(self, rows: pa.Table, state: State, tell: Tell = silent) -> np.ndarray:
+        """Float32 `(n, T)`, NaN where a row cannot be measured; `tell` hears how far it is."""
         ...
 
 
@@ -81,6 +82,7 @@ class Trajectory:
         self.input_columns: tuple[str, ...] = self._proxy.input_columns
         self.libraries: tuple[str, ...] = self._proxy.libraries
         self.needs: tuple[str, ...] = (*self._proxy.needs, UID)
+        self.tell: Tell = silent
 
     @property
     def device(self) -> str:
@@ -141,7 +143,9 @@ class Trajectory:
         """The rows' trajectories, packed float32; null where a row cannot be measured."""
         shape = (rows.num_rows, self._config.checkpoints)
         state = self._state or {"rows": 0}
-        losses = self._proxy.losses(rows, state) if int(state["rows"]) else np.full(shape, np.nan, np.float32)
+        losses: np.ndarray = np.full(shape, np.nan, np.float32)
+        if int(state["rows"]):
+            losses = self._proxy.losses(rows, state, self.tell)
         sound = np.isfinite(losses).all(axis=1)
         return Result(pa.table({COLUMN: pack(np.where(sound[:, None], losses, 0).astype("<f4"), sound)}), [])
 

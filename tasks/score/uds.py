@@ -75,21 +75,12 @@ class MemoryBuffer:
         if self._count:
             with torch.no_grad(), full_precision(given):
                 self._move(found.device)
+                kept, norms = self._vectors[: self._count], self._norms[: self._count]
                 for first in range(0, len(given), _ROWS):
                     part = given[first : first + _ROWS].to(found.device, torch.float64)
-                    found[first : first + _ROWS] = self._distances(part).mean(1)
+                    squares = part.square().sum(1, keepdim=True)
+                    found[first : first + _ROWS] = distances(part, squares, kept, norms).mean(1)
         return as_kind(found, z, given)
-
-    def _distances(self, z: torch.Tensor) -> torch.Tensor:
-        """Distances of `(b, dim)` to the filled slots: float64 `(b, count)`."""
-        kept, norms = self._vectors[: self._count], self._norms[: self._count]
-        lengths = z.square().sum(1, keepdim=True) + norms
-        squares = torch.addmm(lengths, z, kept.T, alpha=-2)
-        one, other = torch.nonzero(squares <= _NEAR * lengths, as_tuple=True)
-        step = max(1, (_ROWS << 10) // self.dim)
-        for i, j in zip(one.split(step), other.split(step), strict=True):
-            squares[i, j] = (z[i] - kept[j]).square().sum(1)
-        return squares.sqrt()
 
     def push(self, z: Kind) -> None:
         """Keep the vectors of `z`, `(B, dim)`, in order, each in the place of the oldest; of more than M the last M.
@@ -150,6 +141,24 @@ class MemoryBuffer:
 
     def _move(self, device: torch.device) -> None:
         self._vectors, self._norms = self._vectors.to(device), self._norms.to(device)
+
+
+def distances(rows: torch.Tensor, squares: torch.Tensor, others: torch.Tensor, norms: torch.Tensor) -> torch.Tensor:
+    """Returns Euclidean distances, float64 `(n, m)`, from products; the small ones anew from differences.
+
+    Args:
+        rows: float64 `(n, d)`.
+        squares: Their squared lengths, `(n, 1)`.
+        others: float64 `(m, d)`.
+        norms: Their squared lengths, `(m,)`.
+    """
+    lengths = squares + norms
+    found = torch.addmm(lengths, rows, others.T, alpha=-2)
+    one, other = torch.nonzero(found <= _NEAR * lengths, as_tuple=True)
+    step = max(1, (_ROWS << 10) // rows.shape[1])
+    for i, j in zip(one.split(step), other.split(step), strict=True):
+        found[i, j] = (rows[i] - others[j]).square().sum(1)
+    return found.sqrt_()
 
 
 def utility_diversity(intra: Kind, inter: Kind, alpha: float) -> Kind:

@@ -17,7 +17,8 @@ from configs.methods.utility import UtilityDiversity as Section
 from storage.fingerprints import source_digest
 from storage.packed import pack
 from tasks import Failure, Result, load
-from tasks.score.blockwise import worked
+from tasks.score.blockwise import Progress, Tell, silent, worked
+from tasks.score.causal_lm import CausalLmLogits
 from tasks.score.logits import SOURCES, Block, LogitsSource
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class UtilityDiversity:
         self.input_columns = self.source.input_columns
         self.libraries = self.source.libraries
         self.check = self.source.check
+        self.tell: Tell = silent
 
     @property
     def device(self) -> str:
@@ -56,8 +58,11 @@ class UtilityDiversity:
         """Score one shard, slice by slice if it comes so."""
         counted = _Counted(rows)
         failures: list[Failure] = []
+        if isinstance(self.source, CausalLmLogits):  # no other cuts rows
+            self.source.tell = self.tell
         blocks = self.source.blocks(counted.rows, failures)
-        parts = [(members, *values) for members, values in worked(blocks, self._measured)]
+        progress = Progress(self.tell, len(rows) if isinstance(rows, pa.Table) else None)
+        parts = [(members, *values) for members, values in worked(blocks, self._measured, progress)]
         intra = np.zeros(counted.count, np.float32)
         sketch = np.zeros((counted.count, self.config.length_dim * self.config.vocab_dim), np.float32)
         valid = np.zeros(counted.count, bool)

@@ -228,8 +228,9 @@ def test_who_has_no_scores_is_told_how_to_get_them(place, made):
     wanted = {"logits": None, "reference": None, "validation": None}
     with pytest.raises(StageError, match=r"`sample: uds` needs the column 'intra', which nothing before it makes; .*"
                        r"Give `sample.logits`, the model to score with, or list the score `uds`. If the input has `intra` "
-                       r"and `sketch`, set `sample.from_input: true`."):  # fmt: skip
+                       r"and `sketch`, set `sample.from_input: true`.") as refused:  # fmt: skip
         run(settings(place, made, **wanted))
+    assert refused.value.remedy == "" and StageError("").remedy  # said once, not followed by a general hint
     with pytest.raises(StageError, match=r"needs the column 'lm_loss'.*name in `sample.column` a score that is made"):
         run(settings(place, made, **wanted | {"kind": "max_loss"}))
     with pytest.raises(ColumnError, match=r"00000\.parquet has no column 'lm_loss', which `sample` names; its columns"):

@@ -58,6 +58,18 @@ def test_the_outcomes_add_up(failed, dropped, drawn, whole, used):
     assert sum(n for k, n in told.items() if k.startswith("quarantined")) == len(failed)
 
 
+def test_a_row_that_was_passed_over_has_the_highest_of_its_values():
+    told = fate(8, failed=[0], dropped=[1], drawn=[2, 3, 4, 5, 6], whole=[2, 3, 4, 5], used=[2])
+    values = [(0, 9), (1, 9), (2, 9), (3, -2), (3, -1), (3, -3), (3, np.nan), (4, np.nan), (5, np.inf), (6, 9), (7, 9)]
+    rows, numbers = zip(*values, strict=True)
+    valued = (np.array(rows, np.int64), np.array(numbers, np.float32))
+    with_values = ledger.ledger(ledger.Fate(**{**vars(told), "valued": valued}))
+    assert with_values["score"].to_pylist() == [None, 0.5, None, -1.0, None, None, None, None]
+    without = ledger.ledger(told)
+    assert without["score"].to_pylist() == [None, 0.5, *[None] * 6]
+    assert without.drop_columns("score").equals(with_values.drop_columns("score"))
+
+
 def test_quarantine_names_the_first_stage_only():
     twice = fate(4, failed=[2])
     failures = [twice.failures[0], ("score", twice.failures[0][1])]

@@ -1,13 +1,15 @@
 """Work item by item: what fails by passing errors of I/O is tried again after the others, nothing else is."""
 
 import errno
+import logging
+from types import SimpleNamespace
 
 import pytest
 
-from configs.errors import PlaceFull
+from configs.errors import ModelError, PlaceFull
 from storage import faults
 from storage.objects import NoAccess, NoObject, ObjectError
-from tasks.groups import ItemsFailed, each
+from tasks.groups import ItemsFailed, _may_pass, each
 
 
 @pytest.fixture
@@ -84,3 +86,11 @@ def test_a_full_disk_stops_the_group_at_once(slept):
     with pytest.raises(PlaceFull):
         each(["a", "b"], failing({"a": [PlaceFull("no space is left")]}, seen))
     assert seen == ["a"] and slept == []
+
+
+@pytest.mark.parametrize(("error", "logged"), [(ModelError("a sentence"), 0), (ValueError("a defect"), 1)])
+def test_what_a_user_can_mend_is_logged_without_a_traceback(error, logged, monkeypatch, caplog):
+    monkeypatch.setattr("tasks.groups.get_run_logger", lambda: logging.getLogger("run"))
+    state = SimpleNamespace(result=lambda raise_on_failure: error)
+    assert not _may_pass(None, SimpleNamespace(run_count=1), state)
+    assert [record.exc_info[1] for record in caplog.records] == [error] * logged

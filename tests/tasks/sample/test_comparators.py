@@ -145,7 +145,9 @@ def test_sections_that_contradict_themselves_are_refused():
     with pytest.raises(ValidationError, match="`rho_loss` compares with a model trained on held-out data; give"):
         methods.RhoLoss()
     assert methods.RhoLoss(from_input=True).prepares() == []
-    with pytest.raises(ValidationError, match="`micro_batch` is 5; it must divide the 24 draws"):
+    with pytest.raises(
+        ValidationError, match="`micro_batch` is 5; it must divide the 24 draws.* one of 2, 4, 6, 8, 12, 24"
+    ):
         built(methods.MaxLoss, micro_batch=5, world_size=1)
 
 

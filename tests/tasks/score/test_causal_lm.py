@@ -1,11 +1,14 @@
 """Logits of a causal language model: tokens of prompt and response, blocks, rows that fail, models that will not do."""
 
+import gc
 import importlib.util
 import json
+import os
 import shutil
 import subprocess
 import sys
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -277,9 +280,11 @@ def test_a_model_that_will_not_do_is_refused_in_a_sentence(copy, name):
 
 
 def test_a_name_of_the_hub_is_fetched_as_told_and_its_errors_are_one_sentence(monkeypatch):
+    import huggingface_hub
     import transformers
 
-    asked = []
+    asked, hub = [], []
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda self, *a, **options: hub.append((a, options)))
 
     def unreachable(*names, **options):
         asked.append((names, options))
@@ -300,11 +305,91 @@ def test_a_name_of_the_hub_is_fetched_as_told_and_its_errors_are_one_sentence(mo
     assert all(names == ("org/name",) and options["revision"] == "abc" for names, options in asked)
     assert all(options["trust_remote_code"] is False for _, options in asked) and asked[1][1]["use_safetensors"] is True
 
+    assert hub == [(("org/name",), {"revision": "abc", "timeout": 5.0})] * 2
+    assert not any(options["local_files_only"] for _, options in asked)
 
-@pytest.mark.parametrize("name", ["/no/such/folder", "a/b/c", "not a name"])
-def test_a_model_that_is_neither_folder_nor_name_is_refused(name):
-    with pytest.raises(ModelError, match="neither a folder nor a name"):
+
+def test_a_hub_that_cannot_be_asked_is_asked_once_and_the_cache_serves(monkeypatch):
+    import huggingface_hub
+    import transformers
+
+    asked, loads = [], []
+
+    def unreachable(self, *names, **options):
+        asked.append(options)
+        raise OSError("[Errno -2] Name or service not known")
+
+    def load(*names, **options):
+        loads.append(options["local_files_only"])
+        raise OSError("damaged")
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", unreachable)
+    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", load)
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_, **__: None)
+    told = r"^`model` is 'org/name': there is no folder /.*/org/name, the hub's cache has no such model, and \S+ cannot"
+    with pytest.raises(ModelError, match=told + r" be asked: \[Errno -2\] Name or service not known$") as caught:
+        source("org/name").model()
+    assert len(asked) == 1 and asked[0]["timeout"] <= 5 and not loads
+    assert caught.value.__suppress_context__, "no traceback of the library's"
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_, **__: "config.json")
+    with pytest.raises(ModelError, match="cannot be loaded: damaged"):
+        source("org/name").model()
+    assert len(asked) == 2 and loads == [True]
+
+
+def test_a_model_that_the_hub_does_not_have_is_refused_in_a_sentence(monkeypatch):
+    import huggingface_hub
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    class NotFound(RepositoryNotFoundError):
+        def __init__(self):
+            Exception.__init__(self, "404 Client Error.\n\nRepository Not Found for url")
+
+    def refuse(self, *names, **options):
+        raise NotFound
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", refuse)
+    with pytest.raises(ModelError, match=r"no folder /.*/org/name, and https\S+ does not give it: 404 Client Error\.$"):
+        source("org/name").model()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["/no/such/folder", "a/b/c", "not a name", "../my-model", "./my-modell", "no-model-here", ".hidden/x", "~/x"],
+)
+def test_a_model_that_is_neither_folder_nor_name_is_refused(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelError, match="neither a folder nor a name .* names look like org/name$") as caught:
         source(name).check()
+    told = str(caught.value)
+    assert repr(name) in told and f"no folder {os.path.abspath(name)} (relative paths start at the working" in told
+
+
+def test_rows_that_are_cut_are_counted_and_told(folder):
+    rows, told = pa.table({"text": ["b " * 80, "b " * 90, "b", ""]}), []
+    model = source(folder)
+    model.tell = told.append
+    list(model.blocks(rows, []))
+    assert told == ["2 of 3 rows were cut at `max_length` 64"]
+    list(model.blocks(rows.slice(2), []))
+    assert len(told) == 1
+
+
+def test_a_model_that_is_no_longer_kept_is_freed_and_keeps_no_activations(folder):
+    model = source(folder).model()
+    (block,) = source(folder).blocks(pa.table({"text": ["a row"]}), [], hidden=True)
+    assert block.hidden is not None
+    model.model(input_ids=torch.ones((1, 3), dtype=torch.int64))  # as who trains it
+    assert not vars(model._seen).get("hidden"), "the graph behind it would stay"
+    gone, kept = weakref.ref(model.model), gc.isenabled()
+    gc.disable()
+    try:
+        del model, block
+        causal_loading._loaded.clear()
+        assert gone() is None, "in a cycle"
+    finally:
+        if kept:
+            gc.enable()
 
 
 def test_a_model_of_few_tokens_of_which_a_tokenizer_uses_fewer_will_do(tmp_path):

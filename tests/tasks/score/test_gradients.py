@@ -105,13 +105,51 @@ def test_the_fingerprint_follows_the_validation_rows(folder, tmp_path):
     assert again["gradient_sketch"] == first["gradient_sketch"] and again["gradient_gain"] != first["gradient_gain"]
 
 
+def test_validation_rows_may_be_in_a_file_with_the_columns_of_the_input(folder, tmp_path):
+    path, rows = tmp_path / "v.parquet", pa.table({"text": TEXTS[:3]})
+    wanted = Gradients(section(folder)).run(rows).table
+    for kind in (pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())):
+        caption = pa.array([*TEXTS[40:50], "", None]).cast(kind)
+        pq.write_table(pa.table({"id": range(12), "caption": caption}), path)
+        method = Gradients(section(folder, validation=str(path)))
+        method.check()
+        assert method.run(rows).table.equals(wanted)
+
+
+def test_a_prompt_is_not_taken_for_the_response(folder, tmp_path):
+    path = tmp_path / "v.parquet"
+    logits = section(folder).logits.model_copy(update={"prompt": "ask"})
+    pq.write_table(pa.table({"ask": TEXTS[:4], "tell": TEXTS[4:8]}), path)
+    method = Gradients(section(folder, validation=str(path), logits=logits))
+    assert method._validation().to_pydict() == {"ask": TEXTS[:4], "text": TEXTS[4:8]}
+    pq.write_table(pa.table({"ask": TEXTS[:4]}), path)
+    with pytest.raises(ConfigError, match="has no column 'text'; rename"):
+        method.check()
+
+
+def test_validation_rows_that_are_lost_or_cut_are_told_once(folder, tmp_path):
+    path, told = tmp_path / "v.parquet", []
+    pq.write_table(pa.table({"text": ["word " * 90, *TEXTS[:4], ""]}), path)
+    method = Gradients(section(folder, validation=str(path)))
+    method.tell = told.append
+    method.run(pa.table({"text": ["short"]}))
+    method.run(pa.table({"text": ["short"]}))
+    assert len(told) == 2 and told[0].startswith("`validation`: ") and told[0].endswith("cut at `max_length` 48")
+    assert told[1] == ("`validation`: 1 of 6 rows cannot be scored and are left out: row 5: the response has no tokens")
+
+
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        (None, "cannot be read"),
+        (None, r"cannot be read: there is no such file \(relative paths start at the working directory\)$"),
         (b"no parquet", "no Parquet file"),
-        (pa.table({"other": ["a"]}), "has no column 'text'"),
+        (pa.table({"other": [1]}), "has no column 'text'"),
+        (
+            pa.table({"a": ["a"], "b": ["b"]}),
+            "no column 'text'; rename that of the responses to 'text', or set `logits.response` to its name; .*has a, b",
+        ),
         (pa.table({"text": ["", None]}), "of which no row can be scored"),
+        (pa.table({"text": ["", None, "a", "", "b"]}), "of which 3 of 5 rows cannot be scored: row 0: the response"),
     ],
 )
 def test_a_validation_file_that_will_not_do_is_refused_in_a_sentence(folder, tmp_path, content, told):

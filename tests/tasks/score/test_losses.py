@@ -8,6 +8,7 @@ from tiny_lm import real_texts, tiny_lm
 
 from configs.methods.logits import CausalLm
 from configs.methods.utility import TokenLosses as Section
+from tasks.score import blockwise
 from tasks.score.logits import Block
 from tasks.score.losses import TokenLosses, measured
 
@@ -83,6 +84,21 @@ def test_numbers_do_not_depend_on_the_neighbours_or_the_chunks(folder, monkeypat
             np.testing.assert_allclose(one, other, rtol=1e-4)
 
 
+def test_how_far_a_shard_is_and_what_was_cut_is_told(folder, monkeypatch):
+    monkeypatch.setattr(blockwise, "TELL_SECONDS", 0)
+    method, told = TokenLosses(section(folder)), []
+    method.tell = told.append
+    method.run(pa.table({"text": [*TEXTS[:40], None]}))
+    cut, *far = told
+    assert cut.endswith("rows were cut at `max_length` 48") and " of 40 " in cut
+    done = [int(line.removeprefix("rows ").removesuffix(" of 41")) for line in far]
+    assert len(done) > 2 and done == sorted(done) and done[-1] == 40
+    monkeypatch.setattr(blockwise, "TELL_SECONDS", 1000)
+    told.clear()
+    method.run(pa.table({"text": ["short"]}))
+    assert not told
+
+
 def test_a_row_of_padding_and_one_that_nothing_predicts_are_not_a_number():
     logits, hidden = torch.randn(3, 4, 7), torch.randn(3, 4, 5)
     logits[0], hidden[0] = torch.nan, torch.nan  # what is not there may be anything
@@ -111,3 +127,15 @@ def test_a_model_that_knows_the_answer_has_no_loss_no_entropy_and_no_gradient():
     there = torch.ones(1, 5, dtype=torch.bool)
     found = measured(Block(np.zeros(1, np.int64), logits, there, there, tokens, torch.randn(1, 5, 3)))
     np.testing.assert_allclose(found, 0, atol=1e-6)
+
+
+def test_the_task_gives_a_scorer_its_log(monkeypatch):
+    from types import SimpleNamespace
+
+    from tasks.score import task
+
+    told, silent = SimpleNamespace(tell=None), SimpleNamespace()
+    for method in (told, silent):
+        monkeypatch.setattr(task, "load", lambda *_, method=method: method)
+        task.score_shards.fn(None, None, None, [], "")
+    assert told.tell is task.tell and not vars(silent)

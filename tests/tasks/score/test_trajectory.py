@@ -1,6 +1,9 @@
 """Loss trajectories: the proxies learn, a row is measured by itself, training goes on where it broke off."""
 
+import gc
 import hashlib
+import re
+import weakref
 
 import numpy as np
 import pyarrow as pa
@@ -8,12 +11,13 @@ import pytest
 from pydantic import ValidationError
 
 from configs.errors import ColumnError, ConfigError, ModelError
+from configs.methods.logits import CausalLm
 from configs.methods.proxies import LanguageProxy, PairProxy
 from configs.methods.proxies import Trajectory as Config
 from storage.packed import unpack
 from storage.states import Checkpoint, dump
 from tasks.embed import vectors
-from tasks.score import is_fitted, proxy_pairs, proxy_training
+from tasks.score import given_lm, is_fitted, proxy_pairs, proxy_training
 from tasks.score.trajectory import Trajectory
 
 SMALL = {"max_length": 16, "vocabulary": 320, "width": 16, "layers": 1, "heads": 2}
@@ -307,6 +311,48 @@ def test_a_model_of_transformers_is_trained_on(tmp_path):
     losses = measured(config, state, rows)
     assert (np.diff(losses[:30].mean(0)) < 0).all() and np.isfinite(losses).all()
     assert dump(fitted(config, rows)) == dump(state)
+    one = given_lm.given_model(CausalLm(model=str(tmp_path), max_length=16), "cpu")
+    assert given_lm.given_model(CausalLm(model=str(tmp_path), max_length=8), "cpu") is one, "loaded once"
+    assert list(given_lm._given.values()) == [one] and not vars(one._given._seen).get("hidden")
+    with pytest.raises(ConfigError, match="`max_length` is 17, but .* has 16 positions"):
+        given_lm.given_model(CausalLm(model=str(tmp_path), max_length=17), "cpu")
+    gone, _ = weakref.ref(one._given.model), one.initial(0)
+    transformers.GPT2LMHeadModel(settings).save_pretrained(tmp_path)
+    del one
+    gc.collect(), gc.disable()
+    try:
+        given_lm.given_model(CausalLm(model=str(tmp_path), max_length=16), "cpu")
+        assert gone() is None and len(given_lm._given) == 1, "only the last one is kept"
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("kind", ["texts", "pairs"])
+def test_how_far_it_is_is_told(kind, tmp_path, monkeypatch):
+    monkeypatch.setattr("tasks.score.blockwise.TELL_SECONDS", 0)
+    rows, config = (text_rows(sentences(60)), language()) if kind == "texts" else (pair_rows(60), pairs(epochs=2))
+    told, method = [], Trajectory(config)
+    state = method.fit([method.summarise(rows)], Checkpoint(str(tmp_path / "state.npz"), told.append))
+    steps, first, last = len(told), *state["losses"][[0, -1]]
+    assert told[-1] == f"proxy: 8 steps, loss {first:.4f} -> {last:.4f}"
+    measuring = Trajectory(config, state=state)
+    measuring.tell = told.append
+    measuring.run(rows)
+    far = told[steps:]
+    if kind == "texts":
+        assert re.fullmatch(r"\d+ of 60 rows were cut at `max_length` 16", far.pop(0))
+    assert [line for line in far if line.endswith("rows 60 of 60")] == [
+        f"checkpoint {t + 1} of {config.checkpoints}, rows 60 of 60" for t in range(config.checkpoints)
+    ]
+
+
+def test_equal_vectors_are_known_by_a_number_a_row():
+    rng = np.random.default_rng(0)
+    known = rng.standard_normal((5, 4)).astype(np.float16)
+    own = np.concatenate([known[[3, 1, 3]], rng.standard_normal((2, 4)).astype(np.float16)])
+    codes, theirs = proxy_pairs._codes(own, known)
+    assert codes.shape == (5,) and theirs.shape == (5,)
+    assert np.array_equal(codes[:, None] == theirs, (own[:, None] == known).all(2))
 
 
 def test_what_is_wrong_is_told(tmp_path):

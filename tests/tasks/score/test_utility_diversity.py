@@ -124,3 +124,16 @@ def test_longer_rows_than_the_sketch_was_made_for_cannot_be(folder):
     """The model cuts rows at `max_length`, which is the sketch's length."""
     result = scorer(folder, {"max_length": 5}).run(pa.table({"text": ["word " * 500]}))
     assert result.table["intra"].null_count == 0 and not result.failures
+
+
+def test_how_far_it_is_and_what_was_cut_is_told(folder, monkeypatch):
+    monkeypatch.setattr("tasks.score.blockwise.TELL_SECONDS", 0)
+    method, told = scorer(folder, {"max_length": 5}), []
+    method.tell = told.append
+    method.run(pa.table({"text": ["word " * 500, "a"]}))
+    assert told == ["1 of 2 rows were cut at `max_length` 5", *told[1:]] and told[-1] == "rows 2 of 2"
+    monkeypatch.setattr("tasks.score.utility_diversity.load", lambda *_: Handed())
+    streamed = UtilityDiversity(Section(logits=PairTokens(vocabulary="x"), vocab_dim=4))
+    streamed.tell = told.append
+    streamed.run(iter([pa.table({"image": pa.array([b"x"] * 2)})]))
+    assert told[-1] == "rows 2"
