@@ -314,7 +314,7 @@ def test_what_is_read_ahead_is_reached_likewise(bucket):
 def test_no_pool_of_threads_forgets_the_options():
     """Pools that read or write files are made by `objects.threads`; these do neither, or their tasks set options."""
     others = {"storage/objects.py", "flows/runners.py", "tasks/embed/open_clip.py", "tasks/embed/encoder.py"}
-    others |= {"tasks/score/image_hash.py"}
+    others |= {"tasks/score/image_hash.py", "tasks/score/pair_tokens.py"}
     others |= {"tasks/annotate/nearest.py", "tasks/sample/cabs.py", "tasks/emit/values.py"}
     others |= {"storage/leases.py"}  # its thread runs in a copy of the context
     found = {

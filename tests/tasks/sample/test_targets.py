@@ -11,7 +11,8 @@ from pydantic import ValidationError
 
 from configs.errors import ConfigError
 from configs.loading import validate
-from configs.methods.sample import CabsDm, CabsFm, Iid, sub_batch_size
+from configs.methods.batches import sub_batch_size
+from configs.methods.sample import CabsDm, CabsFm, Iid
 from flows.pipeline import examine
 from tasks.sample.cabs import select_diverse
 from tasks.sample.concepts import encode
