@@ -112,3 +112,16 @@ EMBEDDING = {
     ),
 }
 """Of pictures and texts that a model embeds."""
+
+PICTURES = {
+    word: EMBEDDING[word]
+    for word in (
+        "not_an_image",
+        "unsupported_image",
+        "truncated_image",
+        "undecodable_image",
+        "too_many_pixels",
+        "image_bomb",
+    )
+}
+"""Of those, what is said of a picture alone."""

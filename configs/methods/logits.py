@@ -8,7 +8,7 @@ from pydantic import Field, field_validator
 
 from configs.errors import StageError
 from configs.methods.embed import OpenClip
-from configs.reasons import EMBEDDING, Reason
+from configs.reasons import EMBEDDING, PICTURES, Reason
 from configs.section import Section
 
 
@@ -44,17 +44,7 @@ class CausalLm(Section):
 class PairTokens(Section):
     """An open_clip model: a pair's logits are its projected patch tokens by the text embeddings of a vocabulary."""
 
-    reasons: ClassVar[dict[str, Reason]] = {
-        word: EMBEDDING[word]
-        for word in (
-            "not_an_image",
-            "unsupported_image",
-            "truncated_image",
-            "undecodable_image",
-            "too_many_pixels",
-            "image_bomb",
-        )
-    } | {"non_finite_logits": CausalLm.reasons["non_finite_logits"]}
+    reasons: ClassVar[dict[str, Reason]] = PICTURES | {"non_finite_logits": CausalLm.reasons["non_finite_logits"]}
 
     kind: Literal["pair_tokens"] = "pair_tokens"
     vocabulary: str = Field(

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from configs.methods.proxies import Trajectory
 from configs.methods.utility import Gradients, TokenLosses, UtilityDiversity
-from configs.reasons import EMBEDDING, Reason
+from configs.reasons import PICTURES, Reason
 from configs.section import Section
 
 
@@ -78,17 +78,7 @@ class ImageHash(Section):
 
     operational: ClassVar[frozenset[str]] = frozenset({"decode_threads"})
 
-    reasons: ClassVar[dict[str, Reason]] = {
-        word: EMBEDDING[word]
-        for word in (
-            "not_an_image",
-            "unsupported_image",
-            "truncated_image",
-            "undecodable_image",
-            "too_many_pixels",
-            "image_bomb",
-        )
-    }
+    reasons: ClassVar[dict[str, Reason]] = PICTURES
 
     kind: Literal["image_hash"] = "image_hash"
     hash: Literal["phash", "dhash", "ahash", "whash"] = Field(
