@@ -64,10 +64,14 @@ def input_parts(view: View, needs: tuple[str, ...]) -> dict[str, str]:
 def per_shard(
     store: str, stage: str, section: Section, methods: dict[str, str], view: View, **context: Any
 ) -> tuple[Planned, View]:
-    """Plan a per-shard step; returns it and the view behind it. `extra` in `context` goes into the fingerprint."""
-    extra, who = context.pop("extra", {}), context.pop("who", "")
+    """Plan a per-shard step; returns it and the view behind it.
+
+    Of `context`, `extra` goes into the fingerprint, and `learnt` does so where the method learns (has `fit`).
+    """
+    extra, learnt, who = context.pop("extra", {}), context.pop("learnt", {}), context.pop("who", "")
     kind = section.kind  # type: ignore[attr-defined]
     method = load(methods, section, **context)
+    extra = extra | (learnt if hasattr(method, "fit") else {})
     seen = with_columns(view, getattr(method, "input_columns", ()))
     seen.require(method.needs, who or f"{stage}: {kind}")
     parts = {
@@ -129,8 +133,8 @@ def score_steps(config: Curate, view: View, every: list[Shard]) -> tuple[list[Pl
     """The score steps in order; one that learns from all rows is another one when shards come, or rows fail before."""
     planned = []
     for section, who in score_sections(config):
-        extra = global_parts(view, every) if score.is_fitted(section) else {}
-        step, view = per_shard(config.store, "score", section, score.METHODS, view, who=who, extra=extra)
+        learnt = global_parts(view, every)
+        step, view = per_shard(config.store, "score", section, score.METHODS, view, who=who, learnt=learnt)
         planned.append(step)
     return planned, view
 

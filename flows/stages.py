@@ -26,7 +26,6 @@ from tasks.groups import ItemsFailed
 from tasks.mix.task import count_shards, draw_shards, order_draws, plan_mix
 from tasks.sample import coverage
 from tasks.sample.task import attach_shards, pick_in_order, pick_parts
-from tasks.score import is_fitted
 from tasks.score.task import fit_score, score_shards, summarise_scored
 from tasks.summaries import summarised
 
@@ -78,7 +77,7 @@ def score(run: Run, planned: list[Planned], every: list[Shard]) -> None:
 def fitted(run: Run, planned: Planned, every: list[Shard]) -> dict[str, str]:
     """Have a scorer learn from all shards, where it does and has not yet; returns where what it learned is."""
     step = planned.step
-    if not is_fitted(planned.config):
+    if not hasattr(planned.method, "fit"):
         return {}
     state = {"state": step.file("state.npz")}
     if files.exists(state["state"]):

@@ -107,34 +107,30 @@ class Random(Scored):
     kind: Literal["random"] = "random"
 
 
-class MaxLoss(Scored):
+class ByLosses(Scored):
+    """By one of the numbers that a language model's predictions give."""
+
+    def prepares(self) -> list[Section]:
+        """`lm_loss`, `lm_entropy` and `lm_gradient_norm`."""
+        return self._losses()
+
+
+class MaxLoss(ByLosses):
     """The rows with the highest loss."""
 
     kind: Literal["max_loss"] = "max_loss"
 
-    def prepares(self) -> list[Section]:
-        """`lm_loss`."""
-        return self._losses()
 
-
-class MaxEntropy(Scored):
+class MaxEntropy(ByLosses):
     """The rows about whose tokens the model is least sure."""
 
     kind: Literal["max_entropy"] = "max_entropy"
 
-    def prepares(self) -> list[Section]:
-        """`lm_entropy`."""
-        return self._losses()
 
-
-class GradientNorm(Scored):
+class GradientNorm(ByLosses):
     """The rows with the largest gradient (of the last layer)."""
 
     kind: Literal["gradient_norm"] = "gradient_norm"
-
-    def prepares(self) -> list[Section]:
-        """`lm_gradient_norm`."""
-        return self._losses()
 
 
 class RhoLoss(Scored):

@@ -10,8 +10,6 @@ only while the model is frozen.
 from __future__ import annotations
 
 import os
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,8 +18,8 @@ import pyarrow as pa
 from configs.errors import ColumnError
 from configs.methods import scored as methods
 from storage.states import State
-from tasks.embed.encoder import single_threads
 from tasks.sample.micro_batches import MicroBatched, best, numbers, rounded, vectors
+from tasks.score.blockwise import worker_threads
 
 if TYPE_CHECKING:
     import torch
@@ -66,7 +64,7 @@ def _select_one(
     from tasks.score.uds import utility_diversity
 
     pieces = [sketches[first : first + BLOCK_ROWS] for first in range(0, len(sketches), BLOCK_ROWS)]
-    inter = np.concatenate(list(_threads().map(buffer.mean_distance, pieces)))
+    inter = np.concatenate(list(worker_threads(os.cpu_count() or 1).map(buffer.mean_distance, pieces)))
     total = np.asarray(utility_diversity(intra, inter, alpha))
     picks = best(total, *share).ravel()
     buffer.push(sketches[picks[np.isfinite(total[picks])]])
@@ -119,7 +117,9 @@ def distances(rows: np.ndarray, others: np.ndarray) -> np.ndarray:
     exact = torch.from_numpy(np.asarray(rows, np.float64))
     squares = exact.square().sum(1, keepdim=True)
     starts = range(0, len(others), SLOTS)
-    pieces = _threads().map(lambda first: _distances(exact, squares, others[first : first + SLOTS]), starts)
+    pieces = worker_threads(os.cpu_count() or 1).map(
+        lambda first: _distances(exact, squares, others[first : first + SLOTS]), starts
+    )
     return np.concatenate([np.empty((len(rows), 0)), *pieces], axis=1)
 
 
@@ -132,12 +132,6 @@ def _distances(rows: torch.Tensor, squares: torch.Tensor, others: np.ndarray) ->
     with torch.inference_mode():
         kept = torch.from_numpy(np.asarray(others, np.float64))
         return uds.distances(rows, squares, kept, kept.square().sum(1)).numpy()
-
-
-@cache
-def _threads() -> ThreadPoolExecutor:
-    """Threads in each of which torch computes with one thread, shared by the tasks of a process."""
-    return single_threads(os.cpu_count() or 1)
 
 
 class Uds(MicroBatched):

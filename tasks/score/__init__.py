@@ -51,13 +51,6 @@ METHODS: dict[str, str] = {
     "gradients": "tasks.score.gradients:Gradients",
     "trajectory": "tasks.score.trajectory:Trajectory",
 }
-FITTED = frozenset({"trajectory"})
-"""Kinds whose scorers learn from all shards first."""
-
-
-def is_fitted(section: Any) -> bool:
-    """Whether the scorer of a section learns from all shards first."""
-    return section.kind in FITTED
 
 
 def scores_of(method: Any) -> list[str]:

@@ -77,5 +77,5 @@ def worked(
 
 @cache
 def worker_threads(count: int) -> ThreadPoolExecutor:
-    """Threads that score, the process's own."""
+    """Threads in each of which torch computes with one thread, shared by the tasks of a process."""
     return single_threads(count)

@@ -10,9 +10,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
-from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -20,7 +18,7 @@ import numpy as np
 from configs.errors import ConfigError
 from configs.methods.proxies import Trajectory
 from storage.states import Checkpoint, State
-from tasks.embed.encoder import single_threads
+from tasks.score.blockwise import worker_threads
 
 if TYPE_CHECKING:
     import torch
@@ -190,18 +188,12 @@ def weights_at(state: State, t: int, device: str) -> Weights:
 
 def in_threads(work: Callable[..., Any], items: Iterable[Any]) -> Iterator[Any]:
     """`work` on every item, in threads that compute with one thread each; the order is that of the items."""
-    return _threads().map(work, items)
+    return worker_threads(os.cpu_count() or 1).map(work, items)
 
 
 def in_turn(work: Callable[..., Any], items: Iterable[Any]) -> Iterator[Any]:
     """`work` on every item, one after the other, where the caller is, as they are asked for."""
     return map(work, items)
-
-
-@cache
-def _threads() -> ThreadPoolExecutor:
-    """Threads in each of which torch computes with one thread, shared by the tasks of a process."""
-    return single_threads(os.cpu_count() or 1)
 
 
 @contextmanager

@@ -16,8 +16,9 @@ from configs.methods.proxies import LanguageProxy, PairProxy
 from configs.methods.proxies import Trajectory as Config
 from storage.packed import unpack
 from storage.states import Checkpoint, dump
+from tasks import load
 from tasks.embed import vectors
-from tasks.score import given_lm, is_fitted, proxy_pairs, proxy_training
+from tasks.score import METHODS, given_lm, proxy_pairs, proxy_training
 from tasks.score.trajectory import Trajectory
 
 SMALL = {"max_length": 16, "vocabulary": 320, "width": 16, "layers": 1, "heads": 2}
@@ -96,7 +97,7 @@ def test_what_can_be_learned_is_learned_and_noise_is_not(texts):
     assert (np.diff(easy) < 0).all() and easy[-1] < hard[-1] - 0.3
     assert state["losses"].shape == (3,) and (np.diff(state["losses"]) < 0).all() and int(state["rows"]) == 160
     names = {name.split("/")[0] for name in state if "/" in name}
-    assert names == {"00", "01", "02"} and is_fitted(language())
+    assert names == {"00", "01", "02"} and hasattr(load(METHODS, language()), "fit")
 
 
 def test_a_row_is_measured_by_itself(texts):
@@ -245,7 +246,7 @@ def test_the_same_weights_for_any_number_of_threads_and_any_cut_into_shards(monk
     whole = dump(fitted(config, rows))
     for count in (1, 3):
         with single_threads(count) as pool, monkeypatch.context() as patch:
-            patch.setattr(proxy_training, "_threads", lambda pool=pool: pool)
+            patch.setattr(proxy_training, "worker_threads", lambda count, pool=pool: pool)
             assert dump(fitted(config, rows.slice(0, 13), rows.slice(13, 30), rows.slice(43))) == whole
     assert dump(fitted(config.model_copy(update={"seed": 1}), rows)) != whole
 
