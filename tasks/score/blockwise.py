@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -28,6 +28,29 @@ TELL_SECONDS = 20.0
 
 def silent(line: str) -> None:
     """Tell nobody."""
+
+
+class LogitsScorer:
+    """What scorers of logits have in common: they read what their source reads, and work where it does."""
+
+    def __init__(self, config: Any, source: Any) -> None:
+        """Note what is read; `source` is a `tasks.score.logits.LogitsSource`."""
+        self.config, self.source = config, source
+        self.needs, self.input_columns, self.libraries = source.needs, source.input_columns, source.libraries
+        self.tell: Tell = silent
+
+    @property
+    def device(self) -> str:
+        """`cpu` or `cuda`."""
+        return self.source.device
+
+    def check(self) -> None:
+        """Raise a MixwrightError if the model cannot be there."""
+        self.source.check()
+
+    def depends_on(self) -> dict[str, Any]:
+        """What the logits depend on."""
+        return self.source.depends_on()
 
 
 class Progress:

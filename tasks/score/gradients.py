@@ -20,7 +20,7 @@ from storage.fingerprints import digest
 from storage.packed import pack
 from storage.view import TEXT
 from tasks import Failure, Result
-from tasks.score.blockwise import Progress, Tell, silent, worked, worker_threads
+from tasks.score.blockwise import LogitsScorer, Progress, worked, worker_threads
 from tasks.score.causal_lm import CausalLmLogits
 from tasks.score.logits import Block
 from tasks.score.losses import unpredicted
@@ -37,7 +37,7 @@ _measuring = threading.Lock()
 _directions: dict[tuple[Any, ...], torch.Tensor] = {}
 
 
-class Gradients:
+class Gradients(LogitsScorer):
     """`gradient_gain`: float32, inner product of the gradient of a row's mean loss with the validation rows' mean
     gradient; `gradient_sketch`: float32 `(sketch_dim,)`, packed, inner products of which estimate those of gradients.
 
@@ -48,17 +48,7 @@ class Gradients:
     sketches: tuple[str, ...] = ("gradient_sketch",)
 
     def __init__(self, config: Section) -> None:
-        self.config = config
-        self.source = CausalLmLogits(config.logits)
-        self.needs = self.source.needs
-        self.input_columns = self.source.input_columns
-        self.libraries = self.source.libraries
-        self.tell: Tell = silent
-
-    @property
-    def device(self) -> str:
-        """`cpu` or `cuda`."""
-        return self.source.device
+        super().__init__(config, CausalLmLogits(config.logits))
 
     def check(self) -> None:
         """Raise a MixwrightError if the model cannot be there, or the validation file lacks columns."""

@@ -9,12 +9,12 @@ import pyarrow as pa
 
 from configs.methods.utility import TokenLosses as Section
 from tasks import Failure, Result
-from tasks.score.blockwise import Progress, Tell, silent, worked
+from tasks.score.blockwise import LogitsScorer, Progress, worked
 from tasks.score.causal_lm import CausalLmLogits
 from tasks.score.logits import Block
 
 
-class TokenLosses:
+class TokenLosses(LogitsScorer):
     """`<name>_loss`, `<name>_entropy`: nats a token, means over the response; `<name>_gradient_norm`: of the loss by
     the weights of the last layer.
 
@@ -22,19 +22,8 @@ class TokenLosses:
     """
 
     def __init__(self, config: Section) -> None:
-        self.config = config
-        self.source = CausalLmLogits(config.logits)
-        self.needs = self.source.needs
-        self.input_columns = self.source.input_columns
-        self.libraries = self.source.libraries
+        super().__init__(config, CausalLmLogits(config.logits))
         self.provides: tuple[str, ...] = tuple(f"{config.name}_{one}" for one in ("loss", "entropy", "gradient_norm"))
-        self.tell: Tell = silent
-        self.check, self.depends_on = self.source.check, self.source.depends_on
-
-    @property
-    def device(self) -> str:
-        """`cpu` or `cuda`."""
-        return self.source.device
 
     def run(self, rows: pa.Table) -> Result:
         """Score one shard."""

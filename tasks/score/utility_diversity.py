@@ -17,15 +17,15 @@ from configs.methods.utility import UtilityDiversity as Section
 from storage.fingerprints import source_digest
 from storage.packed import pack
 from tasks import Failure, Result, load
-from tasks.score.blockwise import Progress, Tell, silent, worked
+from tasks.score.blockwise import LogitsScorer, Progress, worked
 from tasks.score.causal_lm import CausalLmLogits
-from tasks.score.logits import SOURCES, Block, LogitsSource
+from tasks.score.logits import SOURCES, Block
 
 if TYPE_CHECKING:
     from tasks.score.uds import LogitSketch
 
 
-class UtilityDiversity:
+class UtilityDiversity(LogitsScorer):
     """`intra`: float32; `sketch`: float32 `(length_dim * vocab_dim,)`, packed. Null where a row has no logits."""
 
     provides: tuple[str, ...] = ("intra", "sketch")
@@ -36,18 +36,7 @@ class UtilityDiversity:
             raise ConfigError(
                 f"`positions` is response, but `logits` is {config.logits.kind}, which has none; leave it at all"
             )
-        self.config = config
-        self.source: LogitsSource = load(SOURCES, config.logits)
-        self.needs = self.source.needs
-        self.input_columns = self.source.input_columns
-        self.libraries = self.source.libraries
-        self.check = self.source.check
-        self.tell: Tell = silent
-
-    @property
-    def device(self) -> str:
-        """`cpu` or `cuda`."""
-        return self.source.device
+        super().__init__(config, load(SOURCES, config.logits))
 
     def depends_on(self) -> dict[str, Any]:
         """What the logits depend on."""
