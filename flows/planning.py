@@ -151,6 +151,7 @@ def score_sections(config: Curate) -> list[tuple[Any, str]]:
     found: dict[tuple[str, str], tuple[Any, str]] = {}
     wanted: list[tuple[Any, str]] = [(section, f"score: {section.kind}") for section in config.score]
     wanted += [(section, f"select: {one.kind}") for one in config.select for section in one.prepares()]
+    wanted += [(section, f"mix: {config.mix.kind}") for section in config.mix.prepares()]
     wanted += [(section, f"sample: {config.sample.kind}") for section in config.sample.prepares()]
     for section, who in wanted:
         section = logits.resolved(section, config.embed)
@@ -201,17 +202,27 @@ def planned_draws(config: Curate) -> int | None:
     return steps * config.sample.superbatch
 
 
+def group_column(config: Curate, view: View) -> str | None:
+    """The column whose values are the groups of the mix; None: there is one group."""
+    groups = config.mix.groups
+    return groups.column if isinstance(groups, Section) else groups or view.inputs.get("source")
+
+
 def mix_step(config: Curate, view: View, every: list[Shard]) -> Planned:
     """The mix step: it knows the sampler's filter ratio (through the number of draws) and nothing else of it."""
     section, draws = config.mix, planned_draws(config)
     method = load(mix.METHODS, section, seed=config.seed)
-    group = section.groups or view.inputs.get("source")
+    group, needs = group_column(config, view), getattr(method, "needs", ())
+    named = isinstance(section.groups, Section)
+    seen = with_columns(view, (*((group,) if group and not named else ()), *getattr(method, "input_columns", ())))
+    seen.require(needs, f"mix: {section.kind}", getattr(method, "remedy", ""))
     parts = global_parts(view, every) | {"seed": config.seed, "draws": draws, "group": group}
     fields = {k: v for k, v in section.output_fields().items() if k not in ("budget", "groups")}
     parts |= {"config": fields, **facts_of(mix.METHODS, section.kind, method)}
-    parts |= {"drawing": source_digest("tasks.mix.lists")}
+    parts |= {"drawing": [source_digest(f"tasks.mix.{name}") for name in ("lists", "allotting")]}
+    parts |= {"needs": seen.parents((*needs, *((group,) if named else ()))), "inputs": input_parts(seen, needs)}
     step = Step(config.store, "mix", section.kind, fingerprint({"stage": "mix", **parts}))
-    return Planned(step, with_columns(view, (group,) if group else ()), section, method, "mix")
+    return Planned(step, seen, section, method, "mix")
 
 
 def sample_step(config: Curate, view: View, mixed: Step) -> Planned:

@@ -220,7 +220,7 @@ def check_schemas(config: Curate, found: Scan, planned: Sequence[Planned], score
                 f"fit the other inputs; rename all but one, or leave one out with `input.exclude: [{twice[0]}]`"
             )
         accepts(found.sections[number].roles, config.roles, schema, file)
-        group = config.mix.groups
+        group = config.mix.groups if isinstance(config.mix.groups, str) else None
         named = [(column, one.label) for one in planned for column in _columns(one)]
         _check_named([*named, *([(group, "mix.groups")] if group else [])], schema, file)
         for one in planned:

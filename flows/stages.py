@@ -11,7 +11,7 @@ from prefect import Task
 
 from configs.errors import RunFailed
 from flows.freezing import frozen_state
-from flows.planning import Planned, annotate_step, planned_draws
+from flows.planning import Planned, annotate_step, group_column, planned_draws
 from flows.run import HEAVY, Run
 from storage import files
 from storage.exchange import PARTITION_ROWS, spilled
@@ -23,7 +23,7 @@ from tasks.annotate.numbers import with_matches
 from tasks.annotate.task import annotate_shards
 from tasks.embed.task import embed_shards
 from tasks.groups import ItemsFailed
-from tasks.mix.task import count_shards, draw_shards, order_draws, plan_mix
+from tasks.mix.task import count_shards, draw_shards, order_draws, plan_mix, summarise_mixed
 from tasks.sample import coverage
 from tasks.sample.task import attach_shards, pick_in_order, pick_parts
 from tasks.score.task import fit_score, score_shards, summarise_scored
@@ -138,15 +138,27 @@ def run_global(run: Run, step: Step, label: str, work: Callable[[], dict[str, An
 
 def mix(run: Run, planned: Planned, every: list[Shard]) -> dict[str, Any]:
     """Plan the mix and write the draw list."""
-    return run_global(run, planned.step, planned.label, lambda: draw_all(run, planned, every))
+    facts = run_global(run, planned.step, planned.label, lambda: draw_all(run, planned, every))
+    for note in facts.get("notes", []):
+        run.log(f"mix: {note}")
+        run.notes.append(f"mix: {note}")
+    for warning in facts.get("warnings", []):
+        run.warn("mix", f"mix: {warning}")
+    return facts
 
 
 def draw_all(run: Run, planned: Planned, every: list[Shard]) -> dict[str, Any]:
     """Count groups, plan, let shards find their draws, order them."""
     step, config = planned.step, run.config
-    group = planned.config.groups or planned.view.inputs.get("source")
+    group, draws = group_column(config, planned.view), planned_draws(config)
     run.each(count_shards, "shards", every, step=step, view=planned.view, group=group)
-    draws = planned_draws(config)
+    if hasattr(planned.method, "learn"):
+        if hasattr(planned.method, "check"):
+            planned.method.check()
+        done = summarised(step)
+        left = [shard for shard in every if shard.digest not in done]
+        learning = {"step": step, "view": planned.view, "config": planned.config, "seed": config.seed, "group": group}
+        run.each(summarise_mixed, "shards", left, **learning)
     plan = run.once(plan_mix, step=step, config=planned.config, seed=config.seed, draws=draws, shards=every)
     common: dict[str, Any] = {"step": step, "view": planned.view, "group": group}
     run.each(draw_shards, "shards", every, part_rows=PARTITION_ROWS, **common)

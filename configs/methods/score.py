@@ -10,7 +10,9 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from configs.methods.grouping import ClusterGroups, ConceptGroups
 from configs.methods.proxies import Trajectory
+from configs.methods.skills import SkillGraph
 from configs.methods.utility import Gradients, TokenLosses, UtilityDiversity
 from configs.reasons import PICTURES, Reason
 from configs.section import Section
@@ -140,6 +142,9 @@ Score = Annotated[
     | UtilityDiversity
     | TokenLosses
     | Gradients
-    | Trajectory,
+    | Trajectory
+    | ClusterGroups
+    | ConceptGroups
+    | SkillGraph,
     Field(discriminator="kind"),
 ]

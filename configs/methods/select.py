@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from configs.methods.diversity import Gais
 from configs.methods.duplicates import ExactDuplicates, MinHash, NearDuplicates, Perceptual
+from configs.methods.pools import Pools
 from configs.methods.representation import ClusterBalanced, FacilityLocation, KCenter
 from configs.methods.targets import Targeted
 from configs.methods.trajectories import Trajectories
@@ -93,6 +94,7 @@ Select = Annotated[
     | KCenter
     | ClusterBalanced
     | Gais
-    | Trajectories,
+    | Trajectories
+    | Pools,
     Field(discriminator="kind"),
 ]

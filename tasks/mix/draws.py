@@ -49,6 +49,20 @@ def round_counts(proportions: np.ndarray, draws: int) -> np.ndarray:
     return np.stack([largest_remainder(row, int(size)) for row, size in zip(proportions, sizes, strict=True)])
 
 
+def capped_counts(proportions: np.ndarray, draws: int, most: np.ndarray | None) -> np.ndarray:
+    """Draws of every group in every round, no group drawn more than `most` over all rounds: int64 `(rounds, groups)`.
+
+    Args:
+        proportions: float64 `(rounds, groups)`.
+        draws: In all. Fewer come out where `most` of the groups with a share does not suffice.
+        most: int64 `(groups,)`; None: no bound.
+    """
+    counts = round_counts(proportions, draws)
+    if most is None or (counts.sum(axis=0) <= most).all():
+        return counts
+    raise NotImplementedError
+
+
 @dataclass(frozen=True)
 class DrawPlan:
     """What every shard needs to know to find its draws."""

@@ -13,6 +13,7 @@ from storage.exchange import SHARD
 from storage.shards import Shard, as_label
 from storage.steps import Step, parquet_bytes
 from storage.view import View
+from tasks import summaries
 from tasks.mix import Group
 from tasks.mix.draws import DrawPlan
 
@@ -28,6 +29,14 @@ def group_labels(view: View, group: str | None, shard: Shard) -> tuple[np.ndarra
     table = view.alive_rows(shard, (group,))
     labels = pc.fill_null(as_label(table[group]), NOTHING).combine_chunks()
     return table["row"].to_numpy(), labels
+
+
+def summarise_groups(step: Step, view: View, method: Any, group: str | None, shard: Shard) -> None:
+    """Write what a learned mixing law needs to know of a shard."""
+    rows, labels = group_labels(view, group, shard)
+    seen = view.table(shard, method.needs).take(pa.array(rows))
+    summary = method.summarise(seen.add_column(0, "row", pa.array(rows)), labels)
+    files.write_bytes(step.file(f"{summaries.FOLDER}/{shard.digest}.parquet"), parquet_bytes(summary))
 
 
 def count_groups(step: Step, view: View, group: str | None, shard: Shard) -> None:
@@ -68,9 +77,11 @@ def shard_groups(view: View, group: str | None, names: list[str], shard: Shard) 
     return rows, pc.index_in(labels, pa.array(names, pa.string())).to_numpy(zero_copy_only=False).astype(np.int64)
 
 
-def save_plan(step: Step, names: list[str], plan: DrawPlan, shards: list[Shard]) -> dict[str, Any]:
-    """Keep the plan and each shard's place in it; returns what the flow needs to know of it."""
-    facts = {"groups": names, "rows": plan.rows.tolist(), "counts": plan.counts.tolist(), "draws": plan.total}
+def save_plan(
+    step: Step, names: list[str], plan: DrawPlan, shards: list[Shard], told: dict[str, Any]
+) -> dict[str, Any]:
+    """Keep the plan and each shard's place in it; returns what the flow needs to know of it, `told` included."""
+    facts = {"groups": names, "rows": plan.rows.tolist(), "counts": plan.counts.tolist(), "draws": plan.total, **told}
     state = {"counts": plan.counts, "rows": plan.rows, "seed": np.uint64(plan.seed)}
     states.save(step.file("plan.npz"), state | {"offsets": group_offsets(step, names, shards)})
     files.write_json(step.file("_plan.json"), facts)

@@ -7,22 +7,27 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from storage import files
 from storage.exchange import SHARD, Gathering, spill
 from storage.shards import Shard
 from storage.states import Checkpoint
 from storage.steps import Step
 from storage.view import View
 from tasks import load, mix
-from tasks.groups import each, stage_task
-from tasks.mix.draws import DrawPlan, round_counts, shard_draws
+from tasks.embed.device import device_slot
+from tasks.groups import each, say, stage_task, tell
+from tasks.mix.allotting import allot
+from tasks.mix.draws import DrawPlan, shard_draws
 from tasks.mix.lists import (
     count_groups,
     read_plan,
     save_plan,
     shard_groups,
+    summarise_groups,
     total_groups,
     write_part,
 )
+from tasks.summaries import Summaries
 
 
 @stage_task(name="count", task_run_name="mix {step.kind}: count groups {label}")
@@ -31,18 +36,33 @@ def count_shards(step: Step, view: View, group: str | None, shards: list[Shard],
     return each(shards, lambda shard: count_groups(step, view, group, shard))
 
 
+@stage_task(name="summarise", task_run_name="mix {step.kind}: summarise {label}")
+def summarise_mixed(
+    step: Step, view: View, config: Any, seed: int, group: str | None, shards: list[Shard], label: str
+) -> dict[str, Any]:
+    """Write what a learned mixing law needs to know of each shard."""
+    method = load(mix.METHODS, config, seed=seed)
+    return each(shards, lambda shard: summarise_groups(step, view, method, group, shard))
+
+
 @stage_task(name="plan", task_run_name="mix {step.kind}: plan")
 def plan_mix(step: Step, config: Any, seed: int, draws: int | None, shards: list[Shard]) -> dict[str, Any]:
     """Plan proportions and counts once; None draws every surviving row once."""
     groups = total_groups(step, shards)
-    total = sum(group.rows for group in groups) if draws is None else draws
     names, rows = [group.name for group in groups], np.array([group.rows for group in groups], np.int64)
-    if groups:
-        proportions = load(mix.METHODS, config, seed=seed).plan(groups, total, Checkpoint(step.file("checkpoint.npz")))
-        counts = round_counts(proportions, total)
+    total = int(rows.sum()) if draws is None else draws
+    if not groups:
+        return save_plan(step, names, DrawPlan(np.zeros((1, 0), np.int64), rows, seed), shards, {})
+    method, checkpoint = load(mix.METHODS, config, seed=seed), Checkpoint(step.file("checkpoint.npz"), tell)
+    if hasattr(method, "learn"):
+        with device_slot(method.device, say):
+            found = method.learn(groups, Summaries(step, shards), checkpoint)
     else:
-        counts = np.zeros((1, 0), np.int64)
-    return save_plan(step, names, DrawPlan(counts, rows, seed), shards)
+        found = method.plan(groups, total, checkpoint)
+    counts, told = allot(found, names, rows, total, config.max_epochs)
+    facts = save_plan(step, names, DrawPlan(counts, rows, seed), shards, told)
+    files.remove(checkpoint.url)
+    return facts
 
 
 @stage_task(name="draw", task_run_name="mix {step.kind}: draw {label}")

@@ -50,6 +50,9 @@ METHODS: dict[str, str] = {
     "losses": "tasks.score.losses:TokenLosses",
     "gradients": "tasks.score.gradients:Gradients",
     "trajectory": "tasks.score.trajectory:Trajectory",
+    "cluster": "tasks.score.clusters:Clusters",
+    "concept_group": "tasks.score.concept_groups:ConceptGroups",
+    "skill_graph": "tasks.score.skill_graph:SkillGraph",
 }
 
 

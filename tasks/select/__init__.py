@@ -119,6 +119,7 @@ METHODS: dict[str, str] = {
     "cluster_balanced": "tasks.select.cluster_balanced:ClusterBalanced",
     "gais": "tasks.select.gais_select:Gais",
     "trajectories": "tasks.select.trajectories:Trajectories",
+    "pools": "tasks.select.pools:Pools",
 }
 
 

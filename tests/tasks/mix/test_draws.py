@@ -63,8 +63,8 @@ class Config:
 
 def test_static_proportions():
     groups = [Group("a", 30), Group("b", 10)]
-    assert StaticMix(Config(None), seed=0).plan(groups, 8, None).tolist() == [[0.75, 0.25]]
-    assert StaticMix(Config({"a": 1, "b": 3}), seed=0).plan(groups, 8, None).tolist() == [[0.25, 0.75]]
+    assert StaticMix(Config(None), seed=0).plan(groups, 8, None).rounds.tolist() == [[0.75, 0.25]]
+    assert StaticMix(Config({"a": 1, "b": 3}), seed=0).plan(groups, 8, None).rounds.tolist() == [[0.25, 0.75]]
     with pytest.raises(ValueError, match="names 'c', but no row of that group survived selection; the groups are a, b"):
         StaticMix(Config({"a": 1, "c": 1}), seed=0).plan(groups, 8, None)
     with pytest.raises(ValueError, match="one of the groups needs a share above 0"):
