@@ -134,6 +134,10 @@ def _fault(fault: Any) -> str:
     return f"`{where}` is {masked(repr(fault['input']))}: {allowed}"
 
 
+NESTED = ("groups", "proportions", "proxy", "logits")
+"""Settings within a section that are unions themselves."""
+
+
 def _location(loc: tuple[int | str, ...]) -> list[str]:
     """The path as the user wrote it: pydantic puts a union's `kind` between a section and its field."""
     parts = [str(part) for part in loc]
@@ -141,8 +145,10 @@ def _location(loc: tuple[int | str, ...]) -> list[str]:
         parts = parts[:1] + parts[2:]
         at = 2 if parts[1:2] and parts[1].isdigit() else 1
     else:
-        at = {"embed": 1, "annotate": 1, "sample": 1, "select": 2}.get(parts[0] if parts else "", len(parts))
-    return parts[:at] + parts[at + 1 :]
+        at = {"embed": 1, "annotate": 1, "mix": 1, "sample": 1, "select": 2}.get(parts[0] if parts else "", len(parts))
+    parts = parts[:at] + parts[at + 1 :]
+    tags = [i + 1 for i, part in enumerate(parts) if part in NESTED]
+    return [part for i, part in enumerate(parts) if i not in tags]
 
 
 def described(model: Any = Curate, prefix: str = "") -> list[tuple[str, str, str]]:

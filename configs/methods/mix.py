@@ -16,11 +16,17 @@ from configs.section import exactly_one
 Share = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
+Shares = Annotated[
+    Annotated[dict[str, Share], Tag("one")] | Annotated[list[dict[str, Share]], Field(min_length=1), Tag("several")],
+    Discriminator(lambda value: "several" if isinstance(value, list | tuple) else "one"),
+]
+
+
 class Static(Mixture):
     """Fixed proportions of groups."""
 
     kind: Literal["static"] = "static"
-    proportions: dict[str, Share] | list[dict[str, Share]] | None = Field(
+    proportions: Shares | None = Field(
         None,
         description="Share of each group among the draws, normalised to one; a list has one entry a round, rounds of "
         "equal length; null: as they occur.",

@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
 from configs.methods.grouping import ClusterGroups, ConceptGroups
 from configs.section import Section
 
-Grouping = Annotated[ClusterGroups | ConceptGroups, Field(discriminator="kind")]
+def _kind(value: Any) -> str:
+    """`column` for a name, else the kind that a mapping or model names."""
+    if isinstance(value, str):
+        return "column"
+    return str(value.get("kind", "") if isinstance(value, dict) else getattr(value, "kind", ""))
+
+
+Grouping = Annotated[
+    Annotated[str, Tag("column")]
+    | Annotated[ClusterGroups, Tag("cluster")]
+    | Annotated[ConceptGroups, Tag("concept_group")],
+    Discriminator(
+        _kind,
+        custom_error_type="unknown_groups",
+        custom_error_message="it must be the name of a column, or have the `kind` cluster or concept_group",
+    ),
+]
 
 
 class Mixture(Section):
     """Groups of rows that are drawn in proportions, until a budget is met."""
 
-    groups: str | Grouping | None = Field(
+    groups: Grouping | None = Field(
         None,
         description="Input column whose values are the groups; `{kind: cluster}` or `{kind: concept_group}`; null: the "
         "`source` column, or else one group.",
