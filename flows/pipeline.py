@@ -165,10 +165,11 @@ def examine(config: Curate) -> tuple[Scan, list[Planned]]:
     clusters.check(config)
     planned, view = plan_per_shard(config, None, [])
     selects, view = select_steps(config, view, [])
-    for one in [*(one for one in planned if one.step.stage == "score"), *selects]:
+    mixing = mix_step(config, view, [])
+    for one in [*(one for one in planned if one.step.stage == "score"), *selects, mixing]:
         if hasattr(one.method, "check"):
             one.method.check()
-    planned += [*selects, sample_step(config, view, ingest_step(config))]
+    planned += [*selects, mixing, sample_step(config, view, ingest_step(config))]
     vocabulary = getattr(config.annotate, "vocabulary", None)
     if vocabulary:
         vocabularies.check(vocabulary, config.annotate.cleaning)  # type: ignore[union-attr]

@@ -5,7 +5,7 @@ Nothing here computes; no heavy library is imported.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from configs.curate import Curate
@@ -19,6 +19,7 @@ from storage.steps import Step
 from storage.view import View
 from tasks import annotate, embed, ingest, load, mix, sample, score, select
 from tasks.annotate import thresholds
+from tasks.mix.budgets import Budget
 from tasks.sample import targets
 from tasks.select import targets as sizes
 
@@ -202,6 +203,13 @@ def planned_draws(config: Curate) -> int | None:
     return steps * config.sample.superbatch
 
 
+def planned_budget(config: Curate) -> Budget:
+    """What the mix may draw: rows, or the bytes or tokens of whole batches."""
+    mixture = config.mix
+    size = mixture.budget_bytes or mixture.budget_tokens
+    return Budget(planned_draws(config), size, config.sample.batch_size, config.sample.superbatch)
+
+
 def group_column(config: Curate, view: View) -> str | None:
     """The column whose values are the groups of the mix; None: there is one group."""
     groups = config.mix.groups
@@ -215,11 +223,13 @@ def mix_step(config: Curate, view: View, every: list[Shard]) -> Planned:
     group, needs = group_column(config, view), getattr(method, "needs", ())
     named = isinstance(section.groups, Section)
     seen = with_columns(view, (*((group,) if group and not named else ()), *getattr(method, "input_columns", ())))
+    needs = (*needs, *section.size_columns)
     seen.require(needs, f"mix: {section.kind}", getattr(method, "remedy", ""))
     parts = global_parts(view, every) | {"seed": config.seed, "draws": draws, "group": group}
+    parts |= {"budget": asdict(planned_budget(config))} if section.size_columns else {}
     fields = {k: v for k, v in section.output_fields().items() if k not in ("budget", "groups")}
     parts |= {"config": fields, **facts_of(mix.METHODS, section.kind, method)}
-    parts |= {"drawing": [source_digest(f"tasks.mix.{name}") for name in ("lists", "allotting")]}
+    parts |= {"drawing": [source_digest(f"tasks.mix.{name}") for name in ("lists", "budgets")]}
     parts |= {"needs": seen.parents((*needs, *((group,) if named else ()))), "inputs": input_parts(seen, needs)}
     step = Step(config.store, "mix", section.kind, fingerprint({"stage": "mix", **parts}))
     return Planned(step, seen, section, method, "mix")

@@ -11,7 +11,7 @@ from prefect import Task
 
 from configs.errors import RunFailed
 from flows.freezing import frozen_state
-from flows.planning import Planned, annotate_step, group_column, planned_draws
+from flows.planning import Planned, annotate_step, group_column, planned_budget
 from flows.run import HEAVY, Run
 from storage import files
 from storage.exchange import PARTITION_ROWS, spilled
@@ -150,8 +150,8 @@ def mix(run: Run, planned: Planned, every: list[Shard]) -> dict[str, Any]:
 def draw_all(run: Run, planned: Planned, every: list[Shard]) -> dict[str, Any]:
     """Count groups, plan, let shards find their draws, order them."""
     step, config = planned.step, run.config
-    group, draws = group_column(config, planned.view), planned_draws(config)
-    run.each(count_shards, "shards", every, step=step, view=planned.view, group=group)
+    group, sizes = group_column(config, planned.view), planned.config.size_columns
+    run.each(count_shards, "shards", every, step=step, view=planned.view, group=group, sizes=sizes)
     if hasattr(planned.method, "learn"):
         if hasattr(planned.method, "check"):
             planned.method.check()
@@ -159,7 +159,9 @@ def draw_all(run: Run, planned: Planned, every: list[Shard]) -> dict[str, Any]:
         left = [shard for shard in every if shard.digest not in done]
         learning = {"step": step, "view": planned.view, "config": planned.config, "seed": config.seed, "group": group}
         run.each(summarise_mixed, "shards", left, **learning)
-    plan = run.once(plan_mix, step=step, config=planned.config, seed=config.seed, draws=draws, shards=every)
+    plan = run.once(
+        plan_mix, step=step, config=planned.config, seed=config.seed, budget=planned_budget(config), shards=every
+    )
     common: dict[str, Any] = {"step": step, "view": planned.view, "group": group}
     run.each(draw_shards, "shards", every, part_rows=PARTITION_ROWS, **common)
     parts = list(range(-(-plan["draws"] // PARTITION_ROWS)))

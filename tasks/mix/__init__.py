@@ -17,6 +17,8 @@ class Group(NamedTuple):
     name: str
     rows: int
     """Rows of the group that survived selection."""
+    size: int = 0
+    """Their bytes or tokens together, where the budget is in these."""
 
 
 class Proportions(NamedTuple):

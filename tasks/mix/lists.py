@@ -39,26 +39,32 @@ def summarise_groups(step: Step, view: View, method: Any, group: str | None, sha
     files.write_bytes(step.file(f"{summaries.FOLDER}/{shard.digest}.parquet"), parquet_bytes(summary))
 
 
-def count_groups(step: Step, view: View, group: str | None, shard: Shard) -> None:
-    """Write how many surviving rows of each group a shard has."""
-    _, labels = group_labels(view, group, shard)
-    counted = labels.value_counts()
-    table = pa.table({"group": counted.field("values"), "rows": counted.field("counts")})
+def count_groups(step: Step, view: View, group: str | None, size_columns: tuple[str, ...], shard: Shard) -> None:
+    """Write how many surviving rows of each group a shard has, and their sizes: the sums of `size_columns`."""
+    rows, labels = group_labels(view, group, shard)
+    table = view.table(shard, size_columns).take(pa.array(rows))
+    sizes = [pc.fill_null(table[name], 0).cast(pa.int64()).to_numpy() for name in size_columns]
+    size = np.sum(sizes, axis=0) if sizes else np.zeros(len(rows), np.int64)
+    found = pa.table({"group": labels, "size": size}).group_by("group").aggregate([("size", "count"), ("size", "sum")])
+    table = pa.table({"group": found["group"], "rows": found["size_count"], "size": found["size_sum"]}).sort_by("group")
     files.write_bytes(step.file(f"spill/counts/{shard.digest}.parquet"), parquet_bytes(table))
 
 
-def _counts(step: Step, shard: Shard) -> dict[str, int]:
+def _counts(step: Step, shard: Shard) -> dict[str, tuple[int, int]]:
+    """Rows and size of each group of a shard."""
     table = step.read(f"spill/counts/{shard.digest}")
-    return dict(zip(table["group"].to_pylist(), table["rows"].to_pylist(), strict=True))
+    numbers = zip(table["rows"].to_pylist(), table["size"].to_pylist(), strict=True)
+    return dict(zip(table["group"].to_pylist(), numbers, strict=True))
 
 
 def total_groups(step: Step, shards: list[Shard]) -> list[Group]:
     """All groups with their rows, in code-point order of the names."""
-    total: dict[str, int] = {}
+    total: dict[str, tuple[int, int]] = {}
     for shard in shards:
-        for name, rows in _counts(step, shard).items():
-            total[name] = total.get(name, 0) + rows
-    return [Group(name, total[name]) for name in sorted(total)]
+        for name, (rows, size) in _counts(step, shard).items():
+            before = total.get(name, (0, 0))
+            total[name] = before[0] + rows, before[1] + size
+    return [Group(name, *total[name]) for name in sorted(total)]
 
 
 def group_offsets(step: Step, names: list[str], shards: list[Shard]) -> np.ndarray:
@@ -66,7 +72,7 @@ def group_offsets(step: Step, names: list[str], shards: list[Shard]) -> np.ndarr
     index = {name: i for i, name in enumerate(names)}
     counts = np.zeros((len(shards), len(names)), np.int64)
     for shard in shards:
-        for name, rows in _counts(step, shard).items():
+        for name, (rows, _) in _counts(step, shard).items():
             counts[shard.index, index[name]] = rows
     return np.cumsum(counts, axis=0) - counts
 

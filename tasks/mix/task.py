@@ -17,6 +17,7 @@ from tasks import load, mix
 from tasks.embed.device import device_slot
 from tasks.groups import each, say, stage_task, tell
 from tasks.mix.allotting import allot
+from tasks.mix.budgets import Budget, draws_within
 from tasks.mix.draws import DrawPlan, shard_draws
 from tasks.mix.lists import (
     count_groups,
@@ -31,9 +32,11 @@ from tasks.summaries import Summaries
 
 
 @stage_task(name="count", task_run_name="mix {step.kind}: count groups {label}")
-def count_shards(step: Step, view: View, group: str | None, shards: list[Shard], label: str) -> dict[str, Any]:
-    """Count each shard's surviving rows by group."""
-    return each(shards, lambda shard: count_groups(step, view, group, shard))
+def count_shards(
+    step: Step, view: View, group: str | None, sizes: tuple[str, ...], shards: list[Shard], label: str
+) -> dict[str, Any]:
+    """Count each shard's surviving rows by group, and what the columns `sizes` of these rows sum up to."""
+    return each(shards, lambda shard: count_groups(step, view, group, sizes, shard))
 
 
 @stage_task(name="summarise", task_run_name="mix {step.kind}: summarise {label}")
@@ -46,11 +49,11 @@ def summarise_mixed(
 
 
 @stage_task(name="plan", task_run_name="mix {step.kind}: plan")
-def plan_mix(step: Step, config: Any, seed: int, draws: int | None, shards: list[Shard]) -> dict[str, Any]:
-    """Plan proportions and counts once; None draws every surviving row once."""
+def plan_mix(step: Step, config: Any, seed: int, budget: Budget, shards: list[Shard]) -> dict[str, Any]:
+    """Plan proportions and counts once."""
     groups = total_groups(step, shards)
     names, rows = [group.name for group in groups], np.array([group.rows for group in groups], np.int64)
-    total = int(rows.sum()) if draws is None else draws
+    total = int(rows.sum()) if budget.draws is None else budget.draws
     if not groups:
         return save_plan(step, names, DrawPlan(np.zeros((1, 0), np.int64), rows, seed), shards, {})
     method, checkpoint = load(mix.METHODS, config, seed=seed), Checkpoint(step.file("checkpoint.npz"), tell)
@@ -59,6 +62,8 @@ def plan_mix(step: Step, config: Any, seed: int, draws: int | None, shards: list
             found = method.learn(groups, Summaries(step, shards), checkpoint)
     else:
         found = method.plan(groups, total, checkpoint)
+    if budget.size is not None:
+        total = draws_within(budget, found, groups, config.max_epochs)
     counts, told = allot(found, names, rows, total, config.max_epochs)
     facts = save_plan(step, names, DrawPlan(counts, rows, seed), shards, told)
     files.remove(checkpoint.url)
