@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from configs.section import Section
 
@@ -33,9 +33,17 @@ class ConceptGroups(Section):
     """
 
     kind: Literal["concept_group"] = "concept_group"
-    concepts: list[str] | None = Field(None, description="The concepts to go by; null: the `count` commonest.")
+    concepts: list[str] | None = Field(
+        None, min_length=1, description="The concepts to go by; null: the `count` commonest."
+    )
     count: int = Field(20, ge=1, le=10_000, description="How many, if `concepts` does not name them.")
     others: str = Field("(other)", min_length=1, description="Name of the group of rows with none of them.")
+
+    @model_validator(mode="after")
+    def _others_is_no_concept(self) -> ConceptGroups:
+        if self.others in (self.concepts or []):
+            raise ValueError(f"`others` is {self.others!r}, which is one of `concepts`; give it another name")
+        return self
 
     @property
     def column(self) -> str:

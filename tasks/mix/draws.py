@@ -7,14 +7,18 @@ twice before all were used once.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 import numpy as np
 import pyarrow as pa
 
 from storage.fingerprints import fingerprint
-from tasks.mix.permutation import permute, unpermute
+from tasks.mix.permutation import keys, permute_each
 
+SLICE = 1 << 19
+"""Draws that are found at once, about."""
 DRAWS = pa.schema(
     [
         ("draw", pa.int64()),
@@ -49,18 +53,70 @@ def round_counts(proportions: np.ndarray, draws: int) -> np.ndarray:
     return np.stack([largest_remainder(row, int(size)) for row, size in zip(proportions, sizes, strict=True)])
 
 
+def most_draws(rows: np.ndarray, max_epochs: float) -> np.ndarray:
+    """Draws that each group may have in all: int64 `(groups,)`, whole numbers of at most `max_epochs * rows`."""
+    with np.errstate(over="ignore"):
+        most = np.minimum(max_epochs * rows.astype(np.float64), 2.0**62)
+    most = np.floor(most + np.maximum(1e-9, 4 * np.spacing(most)))  # 0.29 * 100 is 28.999999999999996
+    return most.astype(np.int64)
+
+
 def capped_counts(proportions: np.ndarray, draws: int, most: np.ndarray | None) -> np.ndarray:
     """Draws of every group in every round, no group drawn more than `most` over all rounds: int64 `(rounds, groups)`.
 
+    Round after round: what a group falls short by goes to the others that have a share in the round and room, in
+    proportion; what no group of a round has room for goes to the rounds behind it, then to those before it.
+
     Args:
         proportions: float64 `(rounds, groups)`.
-        draws: In all. Fewer come out where `most` of the groups with a share does not suffice.
+        draws: In all. Fewer come out only where every group with a share in some round has had its `most`.
         most: int64 `(groups,)`; None: no bound.
     """
-    counts = round_counts(proportions, draws)
-    if most is None or (counts.sum(axis=0) <= most).all():
+    planned = round_counts(proportions, draws)
+    if most is None or (planned.sum(axis=0) <= most).all():
+        return planned
+    counts, room, owed = np.zeros_like(planned), np.minimum(most, draws), 0
+    for number, wanted in enumerate(planned):
+        size = owed + int(wanted.sum())
+        fits = not owed and (wanted <= room).all()
+        counts[number] = wanted if fits else filled(proportions[number], size, room)
+        owed = size - int(counts[number].sum())
+        room -= counts[number]
+    for number in range(len(planned))[::-1]:
+        if owed:
+            more = filled(proportions[number], owed, room)
+            counts[number] += more
+            owed -= int(more.sum())
+            room -= more
+    return counts
+
+
+def filled(shares: np.ndarray, total: int, room: np.ndarray) -> np.ndarray:
+    """Counts in proportion to `shares` with sum `total`, none above `room`, by water-filling: int64 `(groups,)`.
+
+    Groups that have no room for their part get all they have room for, the others share the rest in proportion. The
+    sum is less than `total` only where all groups with a share are full.
+    """
+    counts = np.zeros(len(shares), np.int64)
+    left = np.flatnonzero((shares > 0) & (room > 0))
+    if int(room[left].sum()) <= total:
+        counts[left] = room[left]
         return counts
-    raise NotImplementedError
+    with np.errstate(over="ignore"):  # of a share next to nothing: it is full last
+        full_at = room[left] / shares[left]
+        order = np.argsort(full_at, kind="stable")
+        left, full_at = left[order], full_at[order]
+        behind = np.cumsum(shares[left][::-1])[::-1]
+        full = (total - (np.cumsum(room[left]) - room[left])) > full_at * behind  # True up to some group, then False
+    over = left[: int(np.argmin(full))]
+    while True:  # once, but for groups that are all but full, as floats see it
+        counts[over] = room[over]
+        left = np.setdiff1d(left, over)
+        part = largest_remainder(shares[left] / math.fsum(shares[left]), total - int(counts.sum()))
+        if (part <= room[left]).all():
+            counts[left] = part
+            return counts
+        over = left[part > room[left]]
 
 
 @dataclass(frozen=True)
@@ -84,42 +140,47 @@ class DrawPlan:
         natural = self.rows / max(1, int(self.rows.sum()))
         return (drawn / np.where(natural > 0, natural, 1)).astype(np.float32)
 
-    def draws_of(self, group: int, ordinals: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The draws of some rows of one group.
+    @cached_property
+    def _turns(self) -> np.ndarray:
+        """Where each round's turns of each group end, group after group: int64 `(groups * rounds,)`."""
+        return np.cumsum(self.counts.T.ravel())
+
+    @cached_property
+    def _rounds(self) -> np.ndarray:
+        """Draws before each round, and in all: int64 `(rounds + 1,)`."""
+        return np.concatenate([[0], np.cumsum(self.counts.sum(axis=1))])
+
+    @cached_property
+    def _places(self) -> np.ndarray:
+        """What is added to a group's turn to have its place within a round that stands by group, `(rounds, groups)`."""
+        before_group = np.cumsum(self.counts, axis=1) - self.counts
+        before_round = np.cumsum(self.counts, axis=0) - self.counts
+        return before_group - before_round
+
+    def draws_of(self, groups: np.ndarray | int, ordinals: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The draws of some rows, of all passes over their groups.
 
         Args:
-            group: Index of the group.
+            groups: int64 `(n,)`: index of each row's group; or one for all.
             ordinals: int64 `(n,)`: position of each row among the surviving rows of its group, over all shards.
 
         Returns:
             `(which, draw, round)`, one entry a draw: index into `ordinals`, draw number, round.
         """
-        size, wanted = int(self.rows[group]), int(self.counts[:, group].sum())
-        passes = -(-wanted // size) if size else 0
-        which, turns = [], []
-        for number in range(passes):
-            turn = number * size + unpermute(ordinals, size, seed_of(self.seed, "rows", group, number))
-            drawn = np.flatnonzero(turn < wanted)
-            which.append(drawn)
-            turns.append(turn[drawn])
-        if not passes:
-            nothing = np.empty(0, np.int64)
-            return nothing, nothing, nothing
-        turn = np.concatenate(turns)
-        in_round = np.searchsorted(np.cumsum(self.counts[:, group]), turn, side="right")
-        return np.concatenate(which), self._places(group, turn, in_round), in_round
-
-    def _places(self, group: int, turn: np.ndarray, in_round: np.ndarray) -> np.ndarray:
-        """Draw numbers: a round's draws stand by group, then the round is shuffled."""
-        before_round = np.concatenate([[0], np.cumsum(self.counts.sum(axis=1))])
-        before_turn = np.concatenate([[0], np.cumsum(self.counts[:, group])])
-        result = np.empty(len(turn), np.int64)
-        for number in np.unique(in_round).tolist():
-            mine = in_round == number
-            place = int(self.counts[number, :group].sum()) + turn[mine] - before_turn[number]
-            size = int(self.counts[number].sum())
-            result[mine] = before_round[number] + permute(place, size, seed_of(self.seed, "round", number, 0))
-        return result
+        wanted = self.counts.sum(axis=0)
+        group = np.broadcast_to(groups, ordinals.shape)
+        passes = (-(-wanted // np.maximum(1, self.rows)))[group]
+        which = np.repeat(np.arange(len(ordinals)), passes)
+        number = np.arange(len(which)) - np.repeat(np.cumsum(passes) - passes, passes)
+        group = group[which]
+        turn = number * self.rows[group] + self._shuffled(ordinals[which], group, number, inverse=True)
+        drawn = turn < wanted[group]
+        which, group, turn = which[drawn], group[drawn], turn[drawn]
+        rounds = len(self.counts)
+        before = self._turns[group * rounds + rounds - 1] - wanted[group]
+        in_round = np.searchsorted(self._turns, before + turn, side="right") - group * rounds
+        place = turn + self._places[in_round, group]
+        return which, self._rounds[in_round] + self._mixed(place, in_round, inverse=False), in_round
 
     def rows_of(self, draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The rows behind some draws, the inverse of `draws_of`: no list of all draws is made.
@@ -130,30 +191,30 @@ class DrawPlan:
         Returns:
             `(group, ordinal)`, int64 `(n,)` each: the group, and the position among its surviving rows.
         """
-        groups, ordinals = np.empty(len(draws), np.int64), np.empty(len(draws), np.int64)
-        ends = np.cumsum(self.counts.sum(axis=1))
-        in_round = np.searchsorted(ends, draws, side="right")
-        for number in np.unique(in_round).tolist():
-            mine = np.flatnonzero(in_round == number)
-            size = int(self.counts[number].sum())
-            place = unpermute(draws[mine] - (ends[number] - size), size, seed_of(self.seed, "round", number, 0))
-            group_ends = np.cumsum(self.counts[number])
-            group = np.searchsorted(group_ends, place, side="right")
-            before = self.counts[:number].sum(axis=0) - (group_ends - self.counts[number])
-            groups[mine] = group
-            ordinals[mine] = self._ordinals(group, place + before[group])
-        return groups, ordinals
+        in_round = np.searchsorted(self._rounds[1:], draws, side="right")
+        place = self._mixed(draws - self._rounds[in_round], in_round, inverse=True)
+        ends = np.cumsum(self.counts.ravel())  # round after round, by group
+        group = np.searchsorted(ends, self._rounds[in_round] + place, side="right") - in_round * len(self.rows)
+        number, at = np.divmod(place - self._places[in_round, group], np.maximum(1, self.rows[group]))
+        return group, self._shuffled(at, group, number, inverse=False)
 
-    def _ordinals(self, groups: np.ndarray, turns: np.ndarray) -> np.ndarray:
-        """Position among the rows of its group that each turn of it takes: int64 `(n,)`."""
-        result = np.empty(len(turns), np.int64)
-        passes, at = np.divmod(turns, np.maximum(1, self.rows[groups]))
-        which = passes * len(self.rows) + groups
-        for one in np.unique(which).tolist():
-            number, group = divmod(one, len(self.rows))
-            mine = np.flatnonzero(which == one)
-            result[mine] = permute(at[mine], int(self.rows[group]), seed_of(self.seed, "rows", group, number))
-        return result
+    def _mixed(self, places: np.ndarray, in_round: np.ndarray, *, inverse: bool) -> np.ndarray:
+        """Places within rounds that stand by group, shuffled; or, if `inverse`, put back."""
+        sizes = np.diff(self._rounds)[in_round]
+        keys = [keys_of(self.seed, "round", number, 0) for number in range(len(self.counts))]
+        return permute_each(places, sizes, keys, in_round, inverse=inverse)
+
+    def _shuffled(self, at: np.ndarray, groups: np.ndarray, passes: np.ndarray, *, inverse: bool) -> np.ndarray:
+        """Positions among the rows of their groups in the order of a pass; or, if `inverse`, the turns of positions."""
+        seeds, which = np.unique(passes * len(self.rows) + groups, return_inverse=True)
+        keys = [keys_of(self.seed, "rows", one % len(self.rows), one // len(self.rows)) for one in seeds.tolist()]
+        return permute_each(at, self.rows[groups], keys, which, inverse=inverse)
+
+
+@lru_cache(1 << 16)
+def keys_of(seed: int, *what: str | int) -> np.ndarray:
+    """The keys of one seeded permutation; kept, as every shard needs those of the groups that it has."""
+    return keys(seed_of(seed, *what))
 
 
 def seed_of(seed: int, *what: str | int) -> int:
@@ -170,10 +231,17 @@ def shard_draws(plan: DrawPlan, rows: np.ndarray, groups: np.ndarray, offsets: n
         groups: int64 `(n,)`: their groups.
         offsets: int64 `(groups,)`: surviving rows of each group in earlier shards.
     """
+    order = np.argsort(groups, kind="stable")
+    counts = np.bincount(groups, minlength=len(offsets))
+    ordinals = np.empty(len(rows), np.int64)
+    ordinals[order] = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+    ordinals += offsets[groups]
+    # A slice of the rows at a time: the passes over them take several times the room of what comes out.
+    ends = np.cumsum(np.ceil(plan.counts.sum(axis=0) / np.maximum(1, plan.rows))[groups])
     weights, parts = plan.weights(), []
-    for group in np.unique(groups).tolist():
-        mine = rows[groups == group]
-        which, draw, in_round = plan.draws_of(group, offsets[group] + np.arange(len(mine)))
-        columns = [draw, in_round, mine[which], weights[in_round, group], np.full(len(draw), group)]
+    for some in np.split(np.arange(len(rows)), np.searchsorted(ends, np.arange(SLICE, ends[-1:].sum(), SLICE))):
+        which, draw, in_round = plan.draws_of(groups[some], ordinals[some])
+        group = groups[some[which]]
+        columns = [draw, in_round, rows[some[which]], weights[in_round, group], group]
         parts.append(pa.table([pa.array(c, f.type) for c, f in zip(columns, DRAWS, strict=True)], schema=DRAWS))
-    return pa.concat_tables(parts).sort_by("draw") if parts else DRAWS.empty_table()
+    return pa.concat_tables(parts).sort_by("draw")

@@ -3,9 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.mix import Group
+from tasks.mix import draws as drawing
 from tasks.mix.draws import DrawPlan, largest_remainder, round_counts, shard_draws
-from tasks.mix.static import StaticMix
 
 
 def test_the_worked_example_of_largest_remainder():
@@ -56,19 +55,35 @@ def test_weights_are_share_drawn_over_share_there():
     assert plan.weights().tolist() == [[5.0, pytest.approx(0.5 / 0.9)]]
 
 
-class Config:
-    def __init__(self, proportions):
-        self.proportions = proportions
+def test_many_groups_in_slices_are_the_groups_one_by_one(monkeypatch):
+    """All groups of a shard at once, or slice by slice, and each group alone: the same draws."""
+    rng = np.random.default_rng(5)
+    rows = rng.integers(1, 30, 40)
+    counts = rng.integers(0, 40, (5, 40))
+    counts[:, 7] = 0
+    plan = DrawPlan(counts, rows, 11)
+    groups = rng.permutation(np.repeat(np.arange(40), rows))
+    whole = shard_draws(plan, np.arange(len(groups)), groups, np.zeros(40, np.int64))
+    assert np.array_equal(whole["draw"].to_numpy(), np.arange(plan.total))
+    assert whole["weight"].to_numpy().tolist() == plan.weights()[whole["round"], whole["group"]].tolist()
+    for group in range(40):
+        which, draw, in_round = plan.draws_of(group, np.arange(rows[group]))
+        mine = whole.take(np.sort(draw))
+        order = np.argsort(draw)
+        assert mine["round"].to_pylist() == in_round[order].tolist() and set(mine["group"].to_pylist()) <= {group}
+        assert mine["row"].to_pylist() == np.flatnonzero(groups == group)[which[order]].tolist()
+    for size in (1, 97, 1500):
+        monkeypatch.setattr(drawing, "SLICE", size)
+        assert shard_draws(plan, np.arange(len(groups)), groups, np.zeros(40, np.int64)).equals(whole)
+    assert shard_draws(plan, np.arange(0), groups[:0], np.zeros(40, np.int64)).num_rows == 0
 
 
-def test_static_proportions():
-    groups = [Group("a", 30), Group("b", 10)]
-    assert StaticMix(Config(None), seed=0).plan(groups, 8, None).rounds.tolist() == [[0.75, 0.25]]
-    assert StaticMix(Config({"a": 1, "b": 3}), seed=0).plan(groups, 8, None).rounds.tolist() == [[0.25, 0.75]]
-    with pytest.raises(ValueError, match="names 'c', but no row of that group survived selection; the groups are a, b"):
-        StaticMix(Config({"a": 1, "c": 1}), seed=0).plan(groups, 8, None)
-    with pytest.raises(ValueError, match="one of the groups needs a share above 0"):
-        StaticMix(Config({"a": 0}), seed=0).plan(groups, 8, None)
+def test_orders_are_those_of_earlier_versions():
+    """Online samplers that were saved go on by them."""
+    plan = DrawPlan(np.array([[3, 4], [5, 2]]), np.array([4, 3]), 7)
+    groups, ordinals = plan.rows_of(np.arange(14))
+    assert groups.tolist() == [1, 1, 0, 1, 0, 1, 0, 1, 0, 0, 1, 0, 0, 0]
+    assert ordinals.tolist() == [1, 2, 2, 2, 3, 0, 1, 0, 1, 2, 1, 0, 0, 3]
 
 
 @given(
