@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -11,6 +11,8 @@ from configs.methods.proxies import PairProxy
 from configs.section import Section
 
 Share = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+SHORT_STEPS = 32
+"""Of a training that only tells how long a step takes."""
 
 
 class LanguageMixProxy(Section):
@@ -53,6 +55,18 @@ class Learned(Mixture):
         description="What the mix takes over: `rounds`, the proportions of every round, drawn in that order; their "
         "`average`; or the `last`.",
     )
+
+    @property
+    def measurings(self) -> float:
+        """How many times as often losses are measured as in a training of one round."""
+        return float(self.rounds)
+
+    def shortened(self) -> tuple[Self, float]:
+        """See `Section`: one round of few steps; so few validation rows that measuring has its share of the time."""
+        steps = min(self.steps, SHORT_STEPS)
+        factor = self.steps / steps
+        rows = max(1, round(self.validation_rows * self.measurings / factor))
+        return self.model_copy(update={"steps": steps, "rounds": 1, "validation_rows": rows}), factor
 
     @model_validator(mode="after")
     def _rounds_have_steps(self) -> Learned:
@@ -100,6 +114,16 @@ class Aioli(Learned):
         return self
 
     @property
+    def measurings(self) -> float:
+        """See `Learned`: once a sweep and group."""
+        return float(self.rounds * self.sweeps)
+
+    def shortened(self) -> tuple[Self, float]:
+        """See `Learned`: one sweep, of one step a group."""
+        short, factor = super().shortened()
+        return short.model_copy(update={"sweeps": 1, "burst_steps": 1, "prior": None, "prior_steps": 0}), factor
+
+    @property
     def round_steps(self) -> int:
         """Steps of a round, its bursts included."""
         return (self.steps - self.prior_steps) // self.rounds
@@ -115,6 +139,12 @@ class Doremi(Learned):
     )
     step_size: float = Field(1.0, gt=0, le=1e3, description="Mu, of the exponentiated gradient.")
     smoothing: float = Field(1e-3, ge=0, lt=1, description="Share of the uniform mix in the proportions.")
+
+    def shortened(self) -> tuple[Self, float]:
+        """See `Learned`: the reference is shorter by as much."""
+        short, factor = super().shortened()
+        steps = self.reference_steps and max(1, round(self.reference_steps / factor))
+        return short.model_copy(update={"reference_steps": steps}), factor
 
 
 class Doge(Learned):
@@ -135,6 +165,17 @@ class SkillIt(Learned):
         None, ge=1, description="Steps of each run on one group alone that measures the graph; null: those of a round."
     )
 
+    @property
+    def measurings(self) -> float:
+        """See `Learned`: once a group for the graph, once a round; by eight groups."""
+        return (8 + self.rounds) / 9
+
+    def shortened(self) -> tuple[Self, float]:
+        """See `Learned`: the runs that measure the graph are shorter by as much."""
+        short, factor = super().shortened()
+        steps = max(1, round((self.graph_steps or self.steps // self.rounds) / factor))
+        return short.model_copy(update={"graph_steps": steps}), factor
+
 
 class MixingLaw(Learned):
     """One mixture, the best by a law that is fitted to full trainings on some mixtures (data mixing laws)."""
@@ -142,5 +183,5 @@ class MixingLaw(Learned):
     kind: Literal["mixing_law"] = "mixing_law"
     rounds: int = Field(1, ge=1, le=1, description="The law is static: one round.")
     runs: int | None = Field(
-        None, ge=2, le=1000, description="Trainings, on mixtures that cover the simplex; null: 3 a group."
+        None, ge=2, le=1000, description="Trainings, on mixtures of a cover: more than groups; null: 3 a group."
     )

@@ -68,7 +68,7 @@ class LanguageProxyModel:
     def check_columns(self, schema: pa.Schema) -> None:
         """Raise ColumnError if columns of these types hold no texts."""
         for name in self.input_columns:
-            _check_text(schema.field(name).type, name)
+            check_text(schema.field(name).type, name)
 
     def payload(self, rows: pa.Table) -> tuple[pa.Table, np.ndarray]:
         """`prompt` and `response` of the rows that have a response, and which do, bool `(n,)`."""
@@ -82,21 +82,9 @@ class LanguageProxyModel:
         """`tokenizer: uint8`, trained on the responses and prompts of the sample, as JSON; nothing with a `model`."""
         if self._config.model is not None:
             return {}
-        from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-
-        tokenizer = Tokenizer(models.BPE())
-        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        # One id is left for the end of text, which no text can spell.
-        trainer = trainers.BpeTrainer(
-            vocab_size=self._config.vocabulary - 1,
-            min_frequency=2,
-            show_progress=False,
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        )
         names = (PROMPT, RESPONSE) if self._config.prompt else (RESPONSE,)
         texts = (text for part in parts for name in names for text in part[name].drop_null().to_pylist())
-        tokenizer.train_from_iterator(texts, trainer)
-        return {"tokenizer": np.frombuffer(tokenizer.to_str().encode(), np.uint8)}
+        return {"tokenizer": trained_tokenizer(texts, self._config.vocabulary)}
 
     def learner(self, parts: Iterable[pa.Table], order: np.ndarray, prepared: State) -> LanguageLearner:
         """The sample's rows as tokens, in `order`; those without a token of the response are left out."""
@@ -138,9 +126,7 @@ class LanguageProxyModel:
         return prompts, self._read(rows[self._config.response or TEXT], self._config.response or TEXT)
 
     def _read(self, column: pa.ChunkedArray, name: str) -> list[str | None]:
-        kind = _check_text(column.type, name)
-        limit = CHARACTERS_PER_TOKEN * self._config.max_length
-        return [text and text[:limit] for text in read_texts(column.cast(kind))[0]]
+        return read_column(column, name, self._config.max_length)
 
     def _encoded(
         self, model: Any, prompts: list[str | None], responses: list[str | None], tell: Tell = silent
@@ -210,8 +196,25 @@ class LanguageLearner:
 
     def loss(self, weights: dict[str, torch.Tensor], rows: np.ndarray) -> tuple[torch.Tensor, int]:
         """Sum over the counted tokens, and their number, as language models are trained."""
-        loss, _ = _token_losses(self._model, weights, self._encoded, rows)
+        loss, _ = token_losses(self._model, weights, self._encoded, rows)
         return loss.sum(), len(loss)
+
+
+def trained_tokenizer(texts: Iterable[str], vocabulary: int) -> np.ndarray:
+    """A byte-level BPE tokenizer of `vocabulary` - 1 tokens at most, as JSON: uint8. The same for the same texts."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    # One id is left for the end of text, which no text can spell.
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary - 1,
+        min_frequency=2,
+        show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return np.frombuffer(tokenizer.to_str().encode(), np.uint8)
 
 
 def _measured(model: Any, weights: dict[str, torch.Tensor], encoded: Encoded, rows: np.ndarray) -> np.ndarray:
@@ -219,13 +222,13 @@ def _measured(model: Any, weights: dict[str, torch.Tensor], encoded: Encoded, ro
     import torch
 
     with torch.inference_mode():
-        loss, counted = _token_losses(model, weights, encoded, rows)
+        loss, counted = token_losses(model, weights, encoded, rows)
         whole = torch.zeros(counted.shape, device=loss.device)
         whole[counted] = loss
         return np.asarray((whole.sum(1) / counted.sum(1)).cpu().numpy())
 
 
-def _token_losses(
+def token_losses(
     model: Any, weights: dict[str, torch.Tensor], encoded: Encoded, rows: np.ndarray
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Losses of the counted tokens of some rows, float32 `(M,)`, and the positions before them, bool `(B, N)`."""
@@ -254,7 +257,14 @@ def _joined(parts: Iterable[tuple[int, Encoded]]) -> Encoded:
     return Encoded(rows, ids, np.concatenate([[0], offsets]), prompts)
 
 
-def _check_text(kind: Any, name: str) -> Any:
+def read_column(column: pa.ChunkedArray, name: str, max_length: int) -> list[str | None]:
+    """Texts of the column `name`, as far as so many tokens can need them; None for null and for what is not UTF-8."""
+    kind = check_text(column.type, name)
+    limit = CHARACTERS_PER_TOKEN * max_length
+    return [text and text[:limit] for text in read_texts(column.cast(kind))[0]]
+
+
+def check_text(kind: Any, name: str) -> Any:
     """The type as which a column's texts are read; ColumnError if it holds none."""
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):

@@ -82,7 +82,7 @@ class PairProxyModel:
             return result
         own = {name: unpack(table[name]) for name in self.needs}
         known = {name: state[f"reference/{name}"] for name in self.needs}
-        codes = {name: _codes(own[name], known[name]) for name in self.needs}
+        codes = {name: codes_of(own[name], known[name]) for name in self.needs}
         vectors = {name: torch.from_numpy(directions(own[name])) for name in self.needs}
         against = {name: torch.from_numpy(directions(known[name])).to(self._device) for name in self.needs}
         run = in_threads if self._device == "cpu" else in_turn
@@ -125,19 +125,21 @@ class PairLearner:
         import torch
 
         own = {name: torch.from_numpy(directions(v[rows])).to(self._device) for name, v in self._vectors.items()}
-        logits = _scale(weights) * _adapted(weights, IMAGE, own[IMAGE]) @ _adapted(weights, TEXT, own[TEXT]).T
+        logits = scale_of(weights) * adapted(weights, IMAGE, own[IMAGE]) @ adapted(weights, TEXT, own[TEXT]).T
         right = torch.arange(len(rows), device=self._device)
         entropy = torch.nn.functional.cross_entropy
         return (entropy(logits, right) + entropy(logits.T, right)) / 2 * len(rows), len(rows)
 
 
-def _adapted(weights: Weights, name: str, vectors: torch.Tensor) -> torch.Tensor:
+def adapted(weights: Weights, name: str, vectors: torch.Tensor) -> torch.Tensor:
+    """Unit vectors in the common space, float32 `(n, width)`."""
     import torch
 
     return torch.nn.functional.normalize(vectors @ weights[name], dim=1)
 
 
-def _scale(weights: Weights) -> torch.Tensor:
+def scale_of(weights: Weights) -> torch.Tensor:
+    """What cosines are multiplied by, float32 `(1,)`."""
     return weights["scale"].exp().clamp(max=LARGEST_SCALE)
 
 
@@ -151,23 +153,44 @@ def _measured(
     """Losses of a block of rows against the references, float32 `(rows,)`."""
     import torch
 
-    device = weights["scale"].device
     with torch.inference_mode():
-        own = {name: _adapted(weights, name, v[block].to(device)) for name, v in vectors.items()}
-        known = {name: _adapted(weights, name, v) for name, v in against.items()}
-        right = (own[IMAGE] * own[TEXT]).sum(1, keepdim=True)
-        total = torch.zeros(len(right), device=device)
-        for name, other in ((IMAGE, TEXT), (TEXT, IMAGE)):
-            wrong = own[name] @ known[other].T
-            partner, theirs = codes[other]
-            same = torch.from_numpy(partner[block, None] == theirs).to(device)
-            wrong = wrong.masked_fill(same, float("-inf"))
-            logits = _scale(weights) * torch.cat([right, wrong], dim=1)
-            total += logits.logsumexp(1) - logits[:, 0]
-        return np.asarray((total / 2).cpu().numpy())
+        own = {name: v[block] for name, v in vectors.items()}
+        theirs = {name: (partner[block], known) for name, (partner, known) in codes.items()}
+        return np.asarray(reference_losses(weights, own, against, theirs).cpu().numpy())
 
 
-def _codes(vectors: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def reference_losses(
+    weights: Weights,
+    vectors: dict[str, torch.Tensor],
+    against: dict[str, torch.Tensor],
+    codes: dict[str, tuple[np.ndarray, np.ndarray]],
+) -> torch.Tensor:
+    """Losses of rows against the references, float32 `(n,)`.
+
+    Args:
+        weights: As of `PairLearner.initial`.
+        vectors: Directions of the rows' embeddings by column, float32 `(n, D)`.
+        against: Those of the references, float32 `(R, D)`.
+        codes: As of `codes_of`, by column.
+    """
+    import torch
+
+    device = weights["scale"].device
+    own = {name: adapted(weights, name, v.to(device)) for name, v in vectors.items()}
+    known = {name: adapted(weights, name, v) for name, v in against.items()}
+    right = (own[IMAGE] * own[TEXT]).sum(1, keepdim=True)
+    total = torch.zeros(len(right), device=device)
+    for name, other in ((IMAGE, TEXT), (TEXT, IMAGE)):
+        wrong = own[name] @ known[other].T
+        partner, theirs = codes[other]
+        same = torch.from_numpy(partner[:, None] == theirs).to(device)
+        wrong = wrong.masked_fill(same, float("-inf"))
+        logits = scale_of(weights) * torch.cat([right, wrong], dim=1)
+        total = total + (logits.logsumexp(1) - logits[:, 0])
+    return total / 2
+
+
+def codes_of(vectors: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """A number for each row's vector and for each reference's, the same where they are byte for byte: `(n,)`, `(R,)`.
 
     Rows by references as booleans would be a kilobyte a row.

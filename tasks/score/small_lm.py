@@ -18,7 +18,7 @@ class SmallLm:
     threads = True
 
     def __init__(self, config: LanguageProxy, vocabulary: int) -> None:
-        self.vocabulary = vocabulary
+        self.vocabulary, self.max_length = vocabulary, config.max_length
         self._config = config
 
     def initial(self, seed: int) -> dict[str, np.ndarray]:

@@ -351,7 +351,7 @@ def test_equal_vectors_are_known_by_a_number_a_row():
     rng = np.random.default_rng(0)
     known = rng.standard_normal((5, 4)).astype(np.float16)
     own = np.concatenate([known[[3, 1, 3]], rng.standard_normal((2, 4)).astype(np.float16)])
-    codes, theirs = proxy_pairs._codes(own, known)
+    codes, theirs = proxy_pairs.codes_of(own, known)
     assert codes.shape == (5,) and theirs.shape == (5,)
     assert np.array_equal(codes[:, None] == theirs, (own[:, None] == known).all(2))
 
