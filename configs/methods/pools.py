@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -47,6 +47,7 @@ class Pools(Section):
 
     kind: Literal["pools"] = "pools"
     score: str = Field("alignment", description="Name of the score, high is good.")
+    from_input: bool = Field(False, description="The score is a column of the input, of numbers.")
     buckets: int = Field(10, ge=2, le=1000, description="Buckets of equal size, by score.")
     samples_seen: int = Field(ge=1, description="Rows that the training is to see, repeats counted.")
     utilities: list[Utility] | None = Field(
@@ -63,6 +64,12 @@ class Pools(Section):
         "printed", description="The floor outside of the repetition, as printed, or within it, as the released code."
     )
     curves: Curves | None = Field(None, description="Fit utilities and half-lives, instead of giving them.")
+
+    def shortened(self) -> tuple[Self, float]:
+        """See `Section`: two passes over each bucket instead of all."""
+        if self.curves is None:
+            return self, 1.0
+        return self.model_copy(update={"curves": self.curves.model_copy(update={"passes": 2})}), self.curves.passes / 2
 
     @property
     def target(self) -> Target | None:

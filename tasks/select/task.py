@@ -6,6 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from storage import files
 from storage.exchange import Gathering, spill
 from storage.shards import Shard
 from storage.states import Checkpoint
@@ -32,8 +33,9 @@ def summarise_shards(step: Step, view: View, config: Any, seed: int, shards: lis
 def fit_select(step: Step, config: Any, seed: int, shards: list[Shard]) -> None:
     """Fit on the summaries of all shards."""
     method = load(select.METHODS, config, seed=seed)
-    state = method.fit(Summaries(step, shards), Checkpoint(step.file("checkpoint.npz"), tell))
-    save_state(step.file("state.npz"), state)
+    checkpoint = Checkpoint(step.file("checkpoint.npz"), tell)
+    save_state(step.file("state.npz"), method.fit(Summaries(step, shards), checkpoint))
+    files.remove(checkpoint.url)
 
 
 @stage_task(name="forecast", task_run_name="select {step.kind}: forecast {label}")
