@@ -83,7 +83,9 @@ Logits = Annotated[CausalLm | PairTokens, Field(discriminator="kind")]
 
 
 def resolved(section: Any, embed: Section | None) -> Any:
-    """A section whose logits know their model: `pair_tokens` may leave it to `embed`."""
+    """A section that knows its model, as do its logits: both may leave it to `embed`."""
+    if hasattr(section, "behind"):
+        return section.behind(embed)
     logits = getattr(section, "logits", None)
     if not isinstance(logits, PairTokens):
         return section
