@@ -42,6 +42,22 @@ class Report(Section):
         12, ge=0, le=60, description="Rows shown of the kept ones and of each reason; 0: the report has no galleries."
     )
     thumbnail_pixels: int = Field(128, ge=16, le=512, description="Longer side of the pictures in galleries.")
+    efficiency_warning: float = Field(
+        0.3,
+        ge=0,
+        le=1,
+        description="Warn of a mix whose weight is so uneven that rho, its effective share of rows, is below this: by "
+        "groups, by rows, or with copies counted as one. A rule of thumb; 0: never.",
+    )
+    efficiency_alarm: float = Field(
+        0.1, ge=0, le=1, description="Below this, too, the warning names this limit and not the other."
+    )
+    epochs_warning: float | None = Field(
+        4.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="Warn of groups whose rows are used more often than this, on average. Null: never.",
+    )
 
 
 class Curate(Section):

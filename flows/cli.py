@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +12,7 @@ from rich.table import Table
 
 from flows.cli_mixes import explain, export, report, verify
 from flows.cli_operating import gc, serve, train_pocket
-from flows.terminal import Settings, exit_unless_completed, out, quieten, states_untold, told_plainly
+from flows.terminal import Settings, err, exit_unless_completed, out, quieten, states_untold, told_plainly
 
 if TYPE_CHECKING:
     from configs.curate import Curate
@@ -65,13 +66,26 @@ def curate(
 
 
 @app.command()
-def check(config: Annotated[Path, typer.Argument(help="YAML configuration.")], settings: Settings = None) -> None:
-    """Say whether CONFIG can run: its settings, the input's columns, the model; nothing is computed."""
+def check(
+    config: Annotated[Path, typer.Argument(help="YAML configuration.")],
+    settings: Settings = None,
+    sample: Annotated[
+        int, typer.Option(min=0, help="Rows that are run to measure what stages take; 0: measure nothing.")
+    ] = 1024,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the passport as JSON and nothing else.")] = False,
+) -> None:
+    """Say whether CONFIG can run, and show its passport: groups, planned mix, time and storage of every stage.
+
+    What cannot run is refused at once. Then the stages run over a sample, in a temporary folder. Nothing is written
+    but the passport, `<store>/passports/`; the report of the run that follows compares it with what it took.
+    """
     with told_plainly():
         from configs import loading
         from configs.errors import InputError
         from flows.forecast import emptiness
         from flows.nights import changes_ahead
+        from flows.passport import look, passport
+        from flows.passport_shown import show
         from flows.pipeline import examine
         from flows.taking import stop_if_too_many_are_damaged
 
@@ -84,15 +98,23 @@ def check(config: Annotated[Path, typer.Argument(help="YAML configuration.")], s
             name, why = min(found.unreadable.items())
             raise InputError(f"{len(found.unreadable)} of {found.files} files cannot be read. First: {name}: {why}")
         stop_if_too_many_are_damaged(found, settled.max_quarantine_fraction)
+        looked = look(settled, found, sample)
         told = f"{len(found.entries)} files, {sum(found.rows.values()):,} rows" if found.entries else ""
         waiting = f"{len(found.waiting)} files or folders to be converted first, their rows not yet known"
         told = ", ".join(part for part in (told, waiting if found.waiting else "") if part)
-        out.print(f"{config} is fine: {told}.", highlight=False, markup=False, soft_wrap=True)
         lines = [
             f"damaged, will be quarantined as a whole: {name}: {why}" for name, why in sorted(found.damaged.items())
         ]
-        for line in [*changes_ahead(settled, found), *emptiness(settled, found), *lines]:
-            out.print(line, style="yellow", highlight=False, markup=False, soft_wrap=True)
+        lines = [*changes_ahead(settled, found), *emptiness(settled, found), *lines]
+        if not as_json:
+            out.print(f"{config} is fine: {told}.", highlight=False, markup=False, soft_wrap=True)
+            for line in lines:
+                out.print(line, style="yellow", highlight=False, markup=False, soft_wrap=True)
+        made = passport(settled, found, looked, sample, lambda line: err.print(line, style="dim", markup=False))
+        if as_json:
+            typer.echo(json.dumps(made | {"warnings": lines}, indent=1))
+        else:
+            show(made, out)
 
 
 @app.command()

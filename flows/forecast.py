@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from configs.curate import Curate
+from flows import kept_passports
 from flows.emitting import is_whole
 from flows.freezing import frozen_url
 from flows.nights import changes_ahead
@@ -44,11 +45,12 @@ def forecast(config: Curate) -> Forecast:
     total = sum(found.rows.values())
     new = [entry for entry in found.entries if entry.file not in found.facts]
     new_rows = sum(found.rows.get(entry.file, 0) for entry in new)
+    told = kept_passports.read(config)
     table = [_shard_row("ingest", ingest_step(config), every, found, new_rows)]
-    for one in plan_per_shard(config, _vocabulary_digest(config), every)[0]:
+    for one in plan_per_shard(config, vocabulary_digest(config), every)[0]:
         table.append(_shard_row(one.label, one.step, every, found, new_rows))
     unknown = bool(new or found.waiting)
-    steps_ahead, version = _global_steps(config, every, known.entries, unknown)
+    steps_ahead, version = global_steps(config, every, known.entries, unknown)
     whole = version is not None and is_whole(files.join(config.emit.out, config.name, version))
     table += [_global_row(label, step, done=whole) for label, step in steps_ahead]
     table.append(("emit", "parquet", *(("-", "done") if whole else ("all", "-")), "-"))
@@ -67,7 +69,13 @@ def forecast(config: Curate) -> Forecast:
     lines += [*changes_ahead(config, found), *emptiness(config, found)]
     lines += [f"cannot be read: {name}: {why}" for name, why in sorted(found.unreadable.items())]
     lines += [f"damaged, will be quarantined as a whole: {name}: {why}" for name, why in sorted(found.damaged.items())]
-    return Forecast(table, lines)
+    return Forecast([_by_passport(row, told) for row in table], lines)
+
+
+def _by_passport(row: Row, told: kept_passports.Passport | None) -> Row:
+    """The row with the time that the passport of the configuration says, if there is one and something is to do."""
+    seconds = {one["stage"]: one["seconds"] for one in (told or {}).get("stages", [])}.get(row[0])
+    return row if row[2] == "-" or not seconds else (*row[:4], f"{seconds:,.1f} s by the passport")
 
 
 def emptiness(config: Curate, found: Scan) -> list[str]:
@@ -104,7 +112,8 @@ def _waiting(found: Scan) -> list[str]:
     return [f"{len(units)} units, {size}, are converted to Parquet first; their rows are not in these figures"]
 
 
-def _vocabulary_digest(config: Curate) -> str | None:
+def vocabulary_digest(config: Curate) -> str | None:
+    """Digest of the annotator's frozen state; None if it has none, or none yet."""
     url = frozen_url(config) if config.annotate else None
     return digest(files.read_bytes(url)) if url and files.exists(url) else None
 
@@ -128,14 +137,14 @@ def _time(step: Step, done: list[Shard], rows: int) -> str:
     return f"{rows * seconds / seen:,.0f} s of one worker" if seen else "not measured yet"
 
 
-def _global_steps(
+def global_steps(
     config: Curate, every: list[Shard], entries: list[Shard], changed: bool
 ) -> tuple[list[tuple[str, Step | None]], str | None]:
     """Label and step of what goes over all rows, and the version of the mix; None where it is not known yet."""
     labels = [f"select/{section.kind}" for section in config.select] + ["mix", "sample"]
-    if changed or (config.annotate and frozen_url(config) and _vocabulary_digest(config) is None):
+    if changed or (config.annotate and frozen_url(config) and vocabulary_digest(config) is None):
         return [(label, None) for label in labels], None
-    _, view = plan_per_shard(config, _vocabulary_digest(config), every)
+    _, view = plan_per_shard(config, vocabulary_digest(config), every)
     selects, view = plan_selects(config, view, every)
     mixing = mix_step(config, view, every)
     sampling = sample_step(config, view, mixing.step)

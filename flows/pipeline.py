@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from configs.curate import Curate
 from configs.errors import ConfigError, PlaceError, StageError, TooMuchQuarantined
-from flows import clusters, selecting, stages
+from flows import clusters, kept_passports, selecting, stages
 from flows.emitting import Plan, emit
 from flows.losses import Made, check_made, check_taken, losses_told
 from flows.nights import reused, tell_changes
@@ -272,6 +272,7 @@ def _curate(run: Run, made: Made, lease: Lease) -> Mix:
         reuses=reused(config, found),
     )
     url, manifest, card = emit(run, plan)
+    kept_passports.tell(run)
     return Mix(url, manifest, card, run.seconds, run.task_runs)
 
 

@@ -74,7 +74,7 @@ def per_shard(
     method = load(methods, section, **context)
     extra = extra | (learnt if hasattr(method, "fit") else {})
     seen = with_columns(view, getattr(method, "input_columns", ()))
-    seen.require(method.needs, who or f"{stage}: {kind}")
+    seen.require(method.needs, who or f"{stage}: {kind}", getattr(method, "remedy", ""))
     parts = {
         "stage": stage,
         "kind": kind,

@@ -10,20 +10,23 @@ import numpy as np
 import yaml
 
 from configs.errors import RunFailed
+from flows import kept_passports
 from flows.run import Run
 from flows.stages import timed
 from storage import files, manifests, states
+from storage.exchange import PARTITION_ROWS
 from storage.fingerprints import fingerprint
 from storage.ledger import DAMAGED_FILE
 from storage.steps import Step
 from storage.view import IMAGE, TEXT
 from tasks.emit.layout import blocks
 from tasks.groups import ItemsFailed
+from tasks.report import concentration, gathering, mixed, pages, pools, sources
 from tasks.report import cuts as decided
-from tasks.report import gathering, pages, sources
 from tasks.report.costs import machine
-from tasks.report.subject import Picking, Subject
+from tasks.report.subject import Picking, Subject, Weighing
 from tasks.report.task import (
+    center_cells,
     choose_examples,
     choose_shown,
     collect_blocks,
@@ -55,12 +58,14 @@ def report(run: Run, plan: Plan, subject: Subject, manifest: dict[str, Any], ear
     cut, cuts = list(enumerate(blocks(plan.entries))), cuts_of(plan)
     with timed(run, "report"):
         gathering.lay_out(subject, cut)
+        if subject.weighing.cells in concentration.EMBEDDINGS:
+            run.once(center_cells, subject=subject, shards=plan.every)
         run.each(survey_blocks, "blocks", cut, subject=subject)
         run.each(measure_blocks, "blocks", cut, subject=subject, block_count=len(cut))
         values = {name: [one["value"] for one in cuts if one["score"] == name] for name in subject.scores}
         chosen = run.once(choose_shown, subject=subject, block_count=len(cut), cuts=values)
-        for warning in chosen["warnings"]:
-            run.warn("batches", warning)
+        for kind, warning in chosen["warnings"]:
+            run.warn(kind, warning)
         if chosen["more"] or chosen["less"] or chosen["groups"]:
             run.each(find_blocks, "blocks", cut, subject=subject)
         run.once(choose_examples, subject=subject, block_count=len(cut))
@@ -125,6 +130,7 @@ def subject_of(run: Run, plan: Plan, url: str) -> Subject:
         parts=tuple(plan.sampled["parts"]),
         steps=plan.sampled["steps"],
         picking=picking_of(run, plan),
+        weighing=weighing_of(plan),
         capped=sampler.kind == "cabs_dm" and sampler.variant == "released" and sampler.cap is not None,
         settings=settings,
         max_pixels=getattr(run.config.embed, "max_pixels", MAX_PIXELS),
@@ -146,6 +152,17 @@ def picking_of(run: Run, plan: Plan) -> Picking:
         alpha=getattr(sampler, "alpha", None) if sampler.kind == "uds" else None,
         groups=len(names),
         sources=tuple((one, names[one]) for one in sources.largest(drawn, names)) if len(names) > 1 else (),
+    )
+
+
+def weighing_of(plan: Plan) -> Weighing:
+    """How the weights of rows are to be summed."""
+    most = min(plan.sampled["rows"], sum(plan.mixed["rows"]))
+    return Weighing(
+        sizes=tuple(size for size, names in concentration.SIZES.items() if {*names} & {*plan.view.sidecars}),
+        cells=concentration.cell_column(plan.view),
+        bits=concentration.cell_bits(most),
+        buckets=max(1, -(-most // PARTITION_ROWS)),
     )
 
 
@@ -191,8 +208,9 @@ def summarise(
         "pictured": IMAGE in plan.view.inputs,
         "changes": changed,
         "concepts_before": changed and concepts_of(run, changed["parent"]),
-        "notes": list(dict.fromkeys([*earlier.get("notes", []), *run.notes])),
+        "notes": list(dict.fromkeys([*mixed.lasting(earlier), *run.notes])),
         "seconds": earlier.get("seconds") or seconds,
+        "estimates": earlier["estimates"] if "estimates" in earlier else kept_passports.compared(run),
         "read": bytes_read(plan, sizes),
         "annotated": {"rows": sizes["annotated"], "bare": sizes["bare"]},
         "machine": earlier.get("machine") or machine(),
@@ -219,14 +237,16 @@ def funnel(run: Run, plan: Plan, tally: Counter[str], rows_in: int) -> list[dict
 
 
 def selects(plan: Plan) -> list[dict[str, Any]]:
-    """What each select says of itself: {stage, kind, rows, kept, cut, met, classes}, see `tasks.report.cuts`."""
+    """What each select says of itself: {stage, kind, rows, kept, cut, met, classes, pools}, see `tasks.report.cuts`."""
     found = []
     for one in plan.planned:
         if one.step.stage == "select":
             done = one.step.done()
             cut = done.get("cut")
             told = {"stage": one.label, "kind": one.step.kind, "rows": done["rows"], "kept": done["kept"], "cut": cut}
-            found.append(told | {"met": decided.met(cut), "classes": decided.classes(cut)})
+            law = pools.facts(states.load(one.step.file("state.npz"))) if one.step.kind == pools.KIND else None
+            told |= {"met": decided.met(cut) or pools.met(law), "classes": decided.classes(cut), "pools": law}
+            found.append(told)
     return found
 
 

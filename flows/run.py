@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -32,9 +33,15 @@ class Run:
         """Wall time by stage, for the report."""
         self.notes: list[str] = []
         """What the reader of the report should know."""
-        self.task_runs = 0
+        self.tasks: Counter[str] = Counter()
+        """Task runs by stage."""
         self.files = 0
         """Input files of the run."""
+
+    @property
+    def task_runs(self) -> int:
+        """Task runs so far."""
+        return self.tasks.total()
 
     def groups(self, items: Sequence[Any], most: int) -> list[list[Any]]:
         """Consecutive items in at most `most` groups, or as `runner.shards_per_task` says.
@@ -63,14 +70,14 @@ class Run:
             calls.append({**shared, name: group, "label": f"{which} of {len(items)}"})
             first = last + 1
         failed = failures(self.runner.run(task, calls, self._progress(task.name, calls, most > LIGHT)))
-        self.task_runs += len(calls)
+        self.tasks[self.stage] += len(calls)
         if failed:
             raise ItemsFailed(failed)
 
     def once(self, task: Task[..., Any], **arguments: Any) -> Any:
         """Run `task` one time and return what it returns."""
         outcome = self.runner.run(task, [{**arguments, "storage": self.config.storage}], lambda _: None)[0]
-        self.task_runs += 1
+        self.tasks[self.stage] += 1
         if isinstance(outcome, BaseException):
             raise outcome
         return outcome

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -187,6 +187,13 @@ class Gais(Targeted):
         description="Trials of Optuna for the graph's and network's settings, on the sample; 0: none. Needs "
         "`pip install 'mixwright[tune]'`.",
     )
+
+    def shortened(self) -> tuple[Self, float]:
+        """See `Section`: ten epochs, no trials; the whole training may stop before the last of its epochs."""
+        epochs = min(self.network.epochs, 10)
+        network = self.network.model_copy(update={"epochs": epochs})
+        factor = self.network.epochs / epochs * (1 + self.tune_trials)
+        return self.model_copy(update={"network": network, "tune_trials": 0}), factor
 
     @model_validator(mode="after")
     def _one_size(self) -> Gais:

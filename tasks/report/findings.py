@@ -26,7 +26,7 @@ Shown = dict[tuple[str, int], dict[str, Any]]
 
 
 def found(subject: Subject, block_count: int, summary: dict[str, Any]) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """`concepts`, `coverage`, `utility`, `sources`, `scores`, `galleries`, `duplicates`, `selects`; pictures by name.
+    """`concepts`, `coverage`, `utility`, `sources`, `mixed`, `scores`, `galleries`, `duplicates`, `selects`; pictures.
 
     Args:
         subject: What the report is about.
@@ -46,7 +46,7 @@ def found(subject: Subject, block_count: int, summary: dict[str, Any]) -> tuple[
     told: dict[str, Any] = {"galleries": galleries, "duplicates": groups, "concepts": None}
     told["selects"] = _selects(summary, chosen, scores.merge(one["decided"] for one in collected))
     told["coverage"] = chosen["coverage"] and chosen["coverage"] | {"capped": subject.capped}
-    told |= {"utility": _utility(chosen["utility"], shown), "sources": chosen["sources"]}
+    told |= {"utility": _utility(chosen["utility"], shown), "sources": chosen["sources"], "mixed": chosen["mixed"]}
     examples: list[dict[str, Any]] = []
     if "concepts" in subject.view.sidecars:
         most = max(subject.settings.top_concepts, concepts.MOST_NAMED)

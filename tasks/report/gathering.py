@@ -15,7 +15,20 @@ from storage.shards import Shard
 from storage.steps import Step, parquet_bytes
 from storage.view import View
 from tasks.emit.layout import Block
-from tasks.report import concepts, coverage, cuts, duplicates, examples, gallery, pictures, scores, sources, utility
+from tasks.report import (
+    concentration,
+    concepts,
+    coverage,
+    cuts,
+    duplicates,
+    examples,
+    gallery,
+    pictures,
+    scores,
+    sources,
+    utility,
+    weighed,
+)
 from tasks.report.subject import Subject, starts
 
 FATE = ("outcome", "stage", "reason", "score", "times_used", "key")
@@ -43,7 +56,7 @@ def lay_out(subject: Subject, blocks: list[Block]) -> None:
 
 
 def survey(subject: Subject, block: Block) -> None:
-    """Leave behind the block's tally, concept counts, score ranges, dropped rows by keeper, gallery candidates."""
+    """Leave behind the block's tally, concept counts, weights, score ranges, rows by keeper, gallery candidates."""
     number, step = block[0], subject.step
     ledger = subject.ledger(number, (*dict.fromkeys((*gallery.NEEDED, *duplicates.NEEDED)), "times_used"))
     uses, sizes = ledger["times_used"].to_numpy(), dict.fromkeys(("pictures", "captions", "annotated", "bare"), 0)
@@ -65,8 +78,8 @@ def survey(subject: Subject, block: Block) -> None:
         _leave(step, f"rows-{number:05d}", gallery.row_candidates(ledger, subject.settings.gallery_rows))
     spill(step, "groups", f"{number:05d}", [duplicates.by_keeper(ledger, subject.stages, step.read("files"))])
     ranges = cuts.spans(subject, block)
-    offered = _offered(subject, block)
-    step.commit(f"survey-{number:05d}", tally=tally(ledger), spans=spans, sizes=sizes, ranges=ranges, offered=offered)
+    told = {"offered": _offered(subject, block), "weights": concentration.survey(subject, block, uses)}
+    step.commit(f"survey-{number:05d}", tally=tally(ledger), spans=spans, sizes=sizes, ranges=ranges, **told)
 
 
 def _offered(subject: Subject, block: Block) -> list[list[int]] | None:
@@ -93,9 +106,9 @@ def measure(subject: Subject, block: Block, block_count: int) -> None:
 
 def choose(subject: Subject, block_count: int, marks: dict[str, list[float]]) -> dict[str, Any]:
     """What all blocks are to show: `galleries`, `groups` (of duplicates), `sizes` of groups by stage, `edges` of the
-    bins by score, `ranges` by select, `coverage` of the batches, `utility` of the draws and `sources` of the batches
-    (None if nothing is known), and `more` and `less`: the concepts of which examples are to be found. `marks` are the
-    cuts to be drawn by score.
+    bins by score, `ranges` by select, `coverage` of the batches, `utility` of the draws, `sources` of the batches and
+    the weights in the mix, `mixed` (None if nothing is known), and `more` and `less`: the concepts of which examples
+    are to be found. `marks` are the cuts to be drawn by score.
 
     Leaves behind the concept counts of all blocks.
     """
@@ -111,7 +124,7 @@ def choose(subject: Subject, block_count: int, marks: dict[str, list[float]]) ->
         rows = [gallery.ROWS.empty_table(), *(step.read(f"rows-{number:05d}") for number in numbers)]
         chosen["galleries"] = gallery.choose_rows(pa.concat_tables(rows), subject.settings.gallery_rows)
     chosen |= _groups(subject, numbers)
-    chosen |= {"utility": _utility(subject), "sources": _sources(subject, numbers)}
+    chosen |= {"utility": _utility(subject), "sources": _sources(subject, numbers), "mixed": _mixed(subject, numbers)}
     told = [step.facts(f"survey-{number:05d}") for number in numbers]
     for name in subject.scores:
         spans = [scores.Span(*one["spans"][name]) for one in told if one["spans"][name]]
@@ -129,6 +142,15 @@ def _utility(subject: Subject) -> dict[str, Any] | None:
     ends = utility.extremes(subject.sample, parts, subject.settings.gallery_rows, lambda index: names[str(index)])
     facts = {"kind": how.kind, "micro_batch": how.micro_batch, "taken": how.taken, "alpha": how.alpha}
     return told | facts | {"rows": {end: [one._asdict() for one in some] for end, some in ends.items()}}
+
+
+def _mixed(subject: Subject, numbers: range) -> dict[str, Any] | None:
+    """How the weight of the mix is spread; None of an empty one."""
+    how, step = subject.weighing, subject.step
+    surveys = [step.facts(f"survey-{number:05d}")["weights"] for number in numbers]
+    weights = concentration.gather(subject, len(numbers), surveys)
+    plan = subject.picking.mixed.done()
+    return weighed.told(weights, plan, subject.picking, (how.cells, how.bits) if how.cells else None)
 
 
 def _sources(subject: Subject, numbers: range) -> dict[str, Any] | None:

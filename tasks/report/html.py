@@ -8,10 +8,10 @@ A summary has `name, version, created, seed, rows_in, emitted, notes, config_yam
 `outcomes` {kept, dropped, quarantined}; `batches` {steps, batch_size, world_size, superbatch}; `funnel`, a list of
 {stage, kind, rows_in, kept, dropped, quarantined, reasons: {reason: rows}}; `files`, a list of {file, reason, detail}
 that are quarantined as a whole; `groups`, a list of {group, rows, intended, achieved}, the last two being shares of
-one; and what `tasks.report.findings` adds: `stages`, `concepts`, `coverage`, `utility` and `sources` (or None),
-`scores`, `galleries`, `duplicates`, `selects`; and `changes` since the mix before, as `flows.comparing` tells them, or
-None. Summaries of older versions have no `coverage`, no `utility`, no `sources`, no `changes`, no `selects` and no
-`examples` of their changed concepts.
+one; and what `tasks.report.findings` adds: `stages`, `concepts`, `coverage`, `utility`, `sources` and `mixed` (or
+None), `scores`, `galleries`, `duplicates`, `selects`; and `changes` since the mix before, as `flows.comparing` tells
+them, or None. Summaries of older versions have no `coverage`, no `utility`, no `sources`, no `mixed`, no `changes`, no
+`selects` and no `examples` of their changed concepts.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.report import coverage, selections, svg, valued, wording
+from tasks.report import coverage, estimates, mixed, selections, svg, valued, wording
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -75,6 +75,8 @@ def render(summary: Mapping[str, Any], thumbnails: Mapping[str, bytes]) -> str:
         coverage=_coverage(summary),
         utility=valued.shown(summary),
         sources=valued.sources(summary),
+        mixed=mixed.shown(summary),
+        estimates=estimates.shown(summary),
         scores=[(one, Markup(_histogram(one))) for one in summary["scores"]],
         galleries=_ordered(summary),
     )

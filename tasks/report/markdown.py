@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from tasks.report import coverage, valued
+from tasks.report import coverage, mixed, valued
 from tasks.report.wording import by_count, clean, count, percent, times
 
 MOST_CHANGED = 8
@@ -42,6 +42,8 @@ def card(summary: Mapping[str, Any], *, reasons: int = 6, groups: int = 20) -> s
         largest = sorted(summary["groups"], key=lambda group: -group["achieved"])[:groups]
         shares = [(group["group"], percent(group["intended"]), percent(group["achieved"])) for group in largest]
         lines.append(_table(("Group", "Intended", "Achieved"), shares))
+    if told := summary.get("mixed"):
+        lines.append(plain(mixed.headline(told)))
     if concepts := summary["concepts"]:
         lines.append(
             f"{count(concepts['distinct_before'])} distinct concepts in the input, "

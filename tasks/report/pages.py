@@ -13,6 +13,7 @@ import pyarrow as pa
 from configs.errors import MixError
 from storage import files
 from storage.steps import parquet_bytes
+from tasks.report import mixed
 
 FACTS = "report.json"
 """Everything the page says, written last."""
@@ -86,4 +87,4 @@ def draw_again(mix: str, settings: dict[str, Any]) -> str:
         raise MixError(f"{mix} has no report/{FACTS} to draw from; run `mixwright curate` with its configuration")
     table = files.read_table(files.join(mix, "report", THUMBNAILS))
     thumbnails = dict(zip(table["name"].to_pylist(), table["picture"].to_pylist(), strict=True))
-    return publish(mix, summary | {"settings": summary["settings"] | settings}, thumbnails)
+    return publish(mix, mixed.renewed(summary, settings), thumbnails)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from tasks.report import svg
+from tasks.report import pools, svg
 from tasks.report.cuts import ALIKE
 from tasks.report.duplicates import KINDS, STRIPS, shares
 from tasks.report.wording import count, figure
@@ -26,7 +26,7 @@ MEASURES = {
     "k_center": "distance",
 }
 """What the scores of a kind are."""
-NOTHING = {"kind": "", "met": "", "sizes": None, "curve": None, "classes": None}
+NOTHING = {"kind": "", "met": "", "sizes": None, "curve": None, "classes": None, "pools": None}
 
 
 def shown(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -45,6 +45,7 @@ def shown(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     found = []
     for one in sorted(selects.values(), key=lambda one: [*stages, one["stage"]].index(one["stage"])):
         made = {"strips": _strips(one, summary), "bars": _bars(one), "drawing": _drawing(one), "boxes": _boxes(one)}
+        made["pools"] = pools.shown(one["pools"])
         if any(made.values()):
             measure = MEASURES.get(one["kind"], "score")
             ordered = bool(one["sizes"] and one["curve"])  # scores of older versions are in no order

@@ -43,6 +43,20 @@ class Picking:
 
 
 @dataclass(frozen=True)
+class Weighing:
+    """How the weights of rows are summed, as far as it does not follow from the rows."""
+
+    sizes: tuple[str, ...]
+    """What the rows of a group are measured in: `bytes`, `tokens`."""
+    cells: str | None
+    """The column by which near copies are found; None: there is none."""
+    bits: int
+    """Hyperplanes, where it holds embeddings."""
+    buckets: int
+    """That weights by copy are summed in."""
+
+
+@dataclass(frozen=True)
 class Subject:
     """What the tasks of a report need to know. Small: it travels to all of them."""
 
@@ -66,6 +80,7 @@ class Subject:
     steps: int
     """Batches of the whole plan."""
     picking: Picking
+    weighing: Weighing
     capped: bool
     """Whether the sampler voids rows with a concept that it has often enough."""
     settings: Report

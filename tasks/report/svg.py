@@ -109,6 +109,40 @@ def kept_by_cut(points: Sequence[Sequence[float]], cut: float | None, kept: int)
     return _drawing("Rows kept by cut, and how many are kept now", parts, "cut", "rows kept")
 
 
+def errors_by_samples(
+    lines: Sequence[tuple[str, Sequence[tuple[float, float]]]], marks: Sequence[tuple[float, float]], budget: float
+) -> str:
+    """Curves of (samples seen, error), samples on a log axis; dots, and a vertical mark.
+
+    Args:
+        lines: CSS class and points of each, samples above 0 and ascending, errors finite.
+        marks: Where dots are.
+        budget: Samples seen, where the mark is.
+    """
+    points = [point for _, line in lines for point in line]
+    if not points:
+        return ""
+    left, right = math.log10(min(budget, *(x for x, _ in points))), math.log10(max(budget, *(x for x, _ in points)))
+    low, high = min(y for _, y in points), max(y for _, y in points)
+    low, high = low - 0.04 * ((high - low) or 1), high + 0.04 * ((high - low) or 1)
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        return _x((math.log10(x) - left) / ((right - left) or 1)), _y((y - low) / (high - low))
+
+    parts = [_rule_y(place(10**left, tick)[1], _value(tick)) for tick in ticks(low, high, 4)]
+    decades = range(math.ceil(left - 1e-9), math.floor(right + 1e-9) + 1)
+    every = max(1, len(decades) // 6)
+    parts += [_rule_x(place(10.0**one, low)[0], _decade(one)) for one in decades if one % every == 0]
+    for name, line in lines:
+        drawn = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(*point) for point in line))
+        parts.append(f'<polyline class="line {name}" points="{drawn}"/>')
+    at = place(budget, low)[0]
+    parts.append(f'<line class="cut" x1="{at:.1f}" x2="{at:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>')
+    for x, y in (place(*mark) for mark in marks):
+        parts.append(f'<circle class="goal" cx="{x:.1f}" cy="{y:.1f}" r="2.6"/>')
+    return _drawing("Predicted error of each pool by samples seen", parts, "samples seen", "predicted error")
+
+
 def over_steps(
     told: Mapping[str, Any], lines: Sequence[tuple[str, str]], band: str, *, title: str, up: str, least: float = 1.0
 ) -> str:
@@ -148,7 +182,9 @@ def over_steps(
     return _drawing(title, parts, "step", up)
 
 
-def stacked(first: Sequence[int], steps: int, areas: Sequence[tuple[str, Sequence[int]]], *, title: str) -> str:
+def stacked(
+    first: Sequence[int], steps: int, areas: Sequence[tuple[str, Sequence[int]]], *, title: str, across: str = "step"
+) -> str:
     """Shares over the steps of the batch plan, one upon the other, the first at the bottom; level within each bin.
 
     Args:
@@ -156,6 +192,7 @@ def stacked(first: Sequence[int], steps: int, areas: Sequence[tuple[str, Sequenc
         steps: How many there are.
         areas: CSS class, and counts by bin. A bin in which all are 0 stays empty.
         title: What is drawn.
+        across: What is counted from left to right.
     """
     ends = [*first[1:], steps]
     whole = [max(1, sum(values)) for values in zip(*(values for _, values in areas), strict=True)]
@@ -172,7 +209,27 @@ def stacked(first: Sequence[int], steps: int, areas: Sequence[tuple[str, Sequenc
         below = above
     parts += [_rule_y(_y(tick), f"{100 * tick:.3g} %") for tick in (0, 0.25, 0.5, 0.75, 1)]
     parts += [_rule_x(_x(tick / steps), f"{tick:,.0f}") for tick in ticks(0, steps, 5) if tick == int(tick)]
-    return _drawing(title, parts, "step", "share")
+    return _drawing(title, parts, across, "share")
+
+
+def lines(series: Sequence[tuple[str, Sequence[tuple[float, float]]]], *, title: str, across: str, up: str) -> str:
+    """Lines of (x, y), each with the CSS class that it is named with; the axes reach from the least to the most."""
+    xs, ys = zip(*(point for _, points in series for point in points), strict=True)
+    left, right, low, high = min(xs), max(xs), min(ys), max(ys)
+    low, high = (low, high) if high > low else (low - 0.5, high + 0.5)
+    low, high = low - 0.04 * (high - low), high + 0.04 * (high - low)
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        return _x((x - left) / (right - left) if right > left else 0.5), _y((y - low) / (high - low))
+
+    parts = [_rule_y(place(left, tick)[1], _value(tick)) for tick in ticks(low, high, 4)]
+    parts += [_rule_x(place(tick, low)[0], _value(tick)) for tick in ticks(left, right, 5)]
+    for name, points in series:
+        placed = [place(*point) for point in points]
+        parts.append(f'<polyline class="line {name}" points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in placed)}"/>')
+        if len(placed) == 1:
+            parts.append(f'<circle class="{name}" cx="{placed[0][0]:.1f}" cy="{placed[0][1]:.1f}" r="3"/>')
+    return _drawing(title, parts, across, up)
 
 
 def shares_by_rank(curves: Sequence[tuple[str, Sequence[Sequence[float]]]]) -> str:

@@ -7,11 +7,19 @@ from typing import Any
 import pyarrow.compute as pc
 
 from storage import files
+from storage.shards import Shard
 from storage.steps import Step
 from tasks.emit.layout import Block
 from tasks.groups import each, stage_task
-from tasks.report import changes, coverage, findings, gathering
+from tasks.report import changes, concentration, coverage, findings, gathering, mixed
 from tasks.report.subject import Subject
+
+
+@stage_task(name="center", task_run_name="report: center of the embeddings")
+def center_cells(subject: Subject, shards: list[Shard]) -> int:
+    """Find the middle of the embeddings, by some of some shards; returns how many shards there are."""
+    concentration.leave_center(subject, shards)
+    return len(shards)
 
 
 @stage_task(name="survey", task_run_name="report: survey {label}")
@@ -28,11 +36,13 @@ def measure_blocks(subject: Subject, blocks: list[Block], block_count: int, labe
 
 @stage_task(name="choose", task_run_name="report: choose")
 def choose_shown(subject: Subject, block_count: int, cuts: dict[str, list[float]]) -> dict[str, Any]:
-    """Choose what all blocks are to show; `cuts` are the thresholds by score. Returns sizes, and warnings."""
+    """Choose what all blocks are to show; `cuts` are the thresholds by score. Returns sizes, and warnings by kind."""
     chosen = gathering.choose(subject, block_count, cuts)
     files.write_json(subject.step.file("chosen.json"), chosen)
     sizes = {name: len(chosen[name]) for name in ("galleries", "groups", "more", "less")}
-    return sizes | {"warnings": coverage.warnings(chosen["coverage"], subject.capped)}
+    told = [("batches", warning) for warning in coverage.warnings(chosen["coverage"], subject.capped)]
+    told += mixed.warnings(chosen["mixed"], subject.settings.model_dump())
+    return sizes | {"warnings": told}
 
 
 @stage_task(name="find", task_run_name="report: find in {label}")

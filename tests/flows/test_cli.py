@@ -92,8 +92,8 @@ def test_a_dry_run_tells_what_is_to_do_and_does_nothing(file, corpus):
 
 
 def test_check_names_what_does_not_fit(file, corpus):
-    assert "7 files, 420 rows" in call("check", file).output
-    told = call("check", file, "--set", "sample.batch_size=512")
+    assert "7 files, 420 rows" in call("check", file, "--sample", "0").output
+    told = call("check", file, "--sample", "0", "--set", "sample.batch_size=512")
     assert told.exit_code == 0 and "would be empty: a batch needs a superbatch of 1,024 draws, of 420" in told.output
     told = call("check", file, "--set", "annotate={kind: column, column: image_emb}")
     assert told.exit_code == 2 and "`annotate`: `image_emb` is a column of list" in told.output.replace("\n", " ")

@@ -168,7 +168,7 @@ def test_commands_reach_the_store_as_the_configuration_says(local, s3, tmp_path)
     file = tmp_path / "c.yaml"
     file.write_text(yaml.safe_dump(settings.model_dump(mode="json")))
     cli = CliRunner(env={"COLUMNS": "200", "NO_COLOR": "1"})
-    assert "2 files, 120 rows" in cli.invoke(app, ["check", str(file)]).output
+    assert "2 files, 120 rows" in cli.invoke(app, ["check", str(file), "--sample", "0"]).output
     told = cli.invoke(app, ["curate", str(file), "--dry-run"])
     assert told.exit_code == 0 and "2 files are new" in told.output, told.output
     mix = run(settings)
