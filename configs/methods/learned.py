@@ -63,7 +63,10 @@ class Learned(Mixture):
 
     def shortened(self) -> tuple[Self, float]:
         """See `Section`: one round of few steps; so few validation rows that measuring has its share of the time."""
-        steps = min(self.steps, SHORT_STEPS)
+        return self._shortened(SHORT_STEPS)
+
+    def _shortened(self, steps: int) -> tuple[Self, float]:
+        steps = min(self.steps, steps)
         factor = self.steps / steps
         rows = max(1, round(self.validation_rows * self.measurings / factor))
         return self.model_copy(update={"steps": steps, "rounds": 1, "validation_rows": rows}), factor
@@ -119,9 +122,11 @@ class Aioli(Learned):
         return float(self.rounds * self.sweeps)
 
     def shortened(self) -> tuple[Self, float]:
-        """See `Learned`: one sweep, of one step a group."""
-        short, factor = super().shortened()
-        return short.model_copy(update={"sweeps": 1, "burst_steps": 1, "prior": None, "prior_steps": 0}), factor
+        """See `Learned`: one sweep, of one step on each group alone, which tells any number of groups apart."""
+        most_groups = self.round_steps // (self.sweeps * self.burst_steps)
+        short, factor = self._shortened(max(SHORT_STEPS, most_groups))
+        changes = {"sweeps": 1, "burst_steps": 1, "perturbation": 0.0, "prior": None, "prior_steps": 0}
+        return short.model_copy(update=changes), factor
 
     @property
     def round_steps(self) -> int:

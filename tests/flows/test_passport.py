@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from configs import loading
 from configs.errors import ConfigError, RunFailed
+from configs.methods.learned import Aioli
 from configs.methods.mix import Static
 from flows import kept_passports, measuring
 from flows.ahead import ahead
@@ -28,6 +29,7 @@ from flows.pipeline import examine
 from flows.sampled import _quotas, rows_of, take, thinned
 from flows.sampling_run import ran
 from flows.shrinking import factors, scaled, shrunk, with_batches
+from tasks.mix.aioli import perturbed, solvable
 
 runner = CliRunner(env={"COLUMNS": "200", "NO_COLOR": "1"})
 
@@ -138,6 +140,13 @@ def test_trainings_are_shortened_and_the_short_ones_are_valid(corpus, kind):
     assert short.steps == 32 and short.rounds == 1 and factor == 2000 / 32
     assert loading.validate(settings.model_dump(mode="json") | {"mix": short.model_dump(mode="json")}).mix == short
     assert factors(settings) == {"mix": factor}
+
+
+def test_a_shortened_aioli_has_room_for_as_many_groups_as_the_whole():
+    whole = Aioli(steps=6400, rounds=2, sweeps=4, burst_steps=10)  # 80 groups fit
+    short, _ = whole.shortened()
+    assert short.round_steps >= 80 * short.sweeps * short.burst_steps and Aioli.model_validate(short.model_dump())
+    assert solvable(perturbed(80, 1 - short.perturbation + short.perturbation / 80))
 
 
 def test_what_does_not_train_is_left_as_it_is(corpus):
