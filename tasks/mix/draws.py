@@ -64,31 +64,39 @@ def most_draws(rows: np.ndarray, max_epochs: float) -> np.ndarray:
 def capped_counts(proportions: np.ndarray, draws: int, most: np.ndarray | None) -> np.ndarray:
     """Draws of every group in every round, no group drawn more than `most` over all rounds: int64 `(rounds, groups)`.
 
-    Round after round: what a group falls short by goes to the others that have a share in the round and room, in
-    proportion; what no group of a round has room for goes to the rounds behind it, then to those before it.
+    A group that would exceed it has all of its rounds cut by one factor, so that it lasts to the end; in each round the
+    others that have a share and room get the difference, in proportion. What no group of a round has room for goes to
+    the rounds that have, in equal parts.
 
     Args:
         proportions: float64 `(rounds, groups)`.
         draws: In all. Fewer come out only where every group with a share in some round has had its `most`.
         most: int64 `(groups,)`; None: no bound.
     """
-    planned = round_counts(proportions, draws)
-    if most is None or (planned.sum(axis=0) <= most).all():
-        return planned
-    counts, room, owed = np.zeros_like(planned), np.minimum(most, draws), 0
-    for number, wanted in enumerate(planned):
-        size = owed + int(wanted.sum())
-        fits = not owed and (wanted <= room).all()
-        counts[number] = wanted if fits else filled(proportions[number], size, room)
-        owed = size - int(counts[number].sum())
-        room -= counts[number]
-    for number in range(len(planned))[::-1]:
-        if owed:
-            more = filled(proportions[number], owed, room)
-            counts[number] += more
-            owed -= int(more.sum())
-            room -= more
+    counts = round_counts(proportions, draws)
+    if most is None:
+        return counts
+    sizes, bound, room = counts.sum(axis=1), np.minimum(most, draws), np.full_like(counts, draws)
+    while len(over := np.flatnonzero(counts.sum(axis=0) > bound)):  # what is cut once stays within its bound
+        for group in over:
+            mine = counts[:, group]
+            room[:, group] = largest_remainder(mine / mine.sum(), int(bound[group]))
+        counts = np.stack([filled(*one) for one in zip(proportions, sizes.tolist(), room, strict=True)])
+    _place(counts, proportions, draws, bound)
     return counts
+
+
+def _place(counts: np.ndarray, proportions: np.ndarray, draws: int, bound: np.ndarray) -> None:
+    """Add the draws that `counts` lack, as far as `bound` lets groups have more."""
+    while owed := draws - int(counts.sum()):
+        room = bound - counts.sum(axis=0)
+        rounds = np.flatnonzero(((proportions > 0) & (room > 0)).any(axis=1))
+        if not len(rounds):
+            return
+        for number, part in zip(rounds, largest_remainder(np.full(len(rounds), 1 / len(rounds)), owed), strict=True):
+            more = filled(proportions[number], int(part), room)
+            counts[number] += more
+            room -= more
 
 
 def filled(shares: np.ndarray, total: int, room: np.ndarray) -> np.ndarray:
