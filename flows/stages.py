@@ -23,6 +23,7 @@ from tasks.annotate.numbers import with_matches
 from tasks.annotate.task import annotate_shards
 from tasks.embed.task import embed_shards
 from tasks.groups import ItemsFailed
+from tasks.mix.lists import plan_facts
 from tasks.mix.task import count_shards, draw_shards, order_draws, plan_mix, summarise_mixed
 from tasks.sample import coverage
 from tasks.sample.task import attach_shards, pick_in_order, pick_parts
@@ -150,19 +151,17 @@ def mix(run: Run, planned: Planned, every: list[Shard]) -> dict[str, Any]:
 def draw_all(run: Run, planned: Planned, every: list[Shard]) -> dict[str, Any]:
     """Count groups, plan, let shards find their draws, order them."""
     step, config = planned.step, run.config
-    group, sizes = group_column(config, planned.view), planned.config.size_columns
-    run.each(count_shards, "shards", every, step=step, view=planned.view, group=group, sizes=sizes)
-    if hasattr(planned.method, "learn"):
-        if hasattr(planned.method, "check"):
-            planned.method.check()
-        done = summarised(step)
-        left = [shard for shard in every if shard.digest not in done]
-        learning = {"step": step, "view": planned.view, "config": planned.config, "seed": config.seed, "group": group}
-        run.each(summarise_mixed, "shards", left, **learning)
-    plan = run.once(
-        plan_mix, step=step, config=planned.config, seed=config.seed, budget=planned_budget(config), shards=every
-    )
+    group = group_column(config, planned.view)
     common: dict[str, Any] = {"step": step, "view": planned.view, "group": group}
+    planning: dict[str, Any] = {"config": planned.config, "seed": config.seed}
+    if not plan_facts(step):
+        run.each(count_shards, "shards", every, sizes=planned.config.size_columns, **common)
+        if hasattr(planned.method, "learn"):
+            planned.method.check()
+            done = summarised(step)
+            left = [shard for shard in every if shard.digest not in done]
+            run.each(summarise_mixed, "shards", left, **common, **planning)
+    plan = run.once(plan_mix, step=step, budget=planned_budget(config), shards=every, **planning)
     run.each(draw_shards, "shards", every, part_rows=PARTITION_ROWS, **common)
     parts = list(range(-(-plan["draws"] // PARTITION_ROWS)))
     run.each(order_draws, "parts", parts, step=step, every=every)

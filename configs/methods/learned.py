@@ -13,6 +13,8 @@ from configs.section import Section
 Share = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 SHORT_STEPS = 32
 """Of a training that only tells how long a step takes."""
+MOST_SWEEPS = 4
+"""Of a round of Aioli's, where nobody says how many."""
 
 
 class LanguageMixProxy(Section):
@@ -82,7 +84,13 @@ class Aioli(Learned):
     """Proportions by the effect that training on each group has on the loss of each, measured in the run itself."""
 
     kind: Literal["aioli"] = "aioli"
-    sweeps: int = Field(4, ge=1, le=1000, description="k: times that every group is perturbed in a round.")
+    sweeps: int | None = Field(
+        None,
+        ge=1,
+        le=1000,
+        description="k: times that every group is perturbed in a round; null: 4, or as many as leave a quarter of the "
+        "round to the mixture that was learned, at least 1.",
+    )
     burst_steps: int = Field(4, ge=1, le=100_000, description="s: steps with a perturbed mixture at a time.")
     perturbation: float = Field(
         0.75,
@@ -119,11 +127,11 @@ class Aioli(Learned):
     @property
     def measurings(self) -> float:
         """See `Learned`: once a sweep and group."""
-        return float(self.rounds * self.sweeps)
+        return float(self.rounds * (self.sweeps or MOST_SWEEPS))
 
     def shortened(self) -> tuple[Self, float]:
         """See `Learned`: one sweep, of one step on each group alone, which tells any number of groups apart."""
-        most_groups = self.round_steps // (self.sweeps * self.burst_steps)
+        most_groups = self.round_steps // ((self.sweeps or 1) * self.burst_steps)
         short, factor = self._shortened(max(SHORT_STEPS, most_groups))
         changes = {"sweeps": 1, "burst_steps": 1, "perturbation": 0.0, "prior": None, "prior_steps": 0}
         return short.model_copy(update=changes), factor
@@ -132,6 +140,12 @@ class Aioli(Learned):
     def round_steps(self) -> int:
         """Steps of a round, its bursts included."""
         return (self.steps - self.prior_steps) // self.rounds
+
+    def sweeps_of(self, groups: int) -> int:
+        """k, of so many groups; more than fit into a round if `sweeps` says so, or if not even one does."""
+        if self.sweeps is not None:
+            return self.sweeps
+        return min(MOST_SWEEPS, max(1, 3 * self.round_steps // (4 * self.burst_steps * groups)))
 
 
 class Doremi(Learned):

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike
 
 from configs.errors import ConfigError
 from tasks.mix.course import Course
+from tasks.mix.group_streams import composed_counts
 from tasks.mix.learning import LearnedMix
 from tasks.mix.simplex import finite, shares, tilted, uniform
 
@@ -179,13 +180,14 @@ class AioliMix(LearnedMix):
     def begins_with(self, names: list[str]) -> np.ndarray:
         """The prior, or uniform; see `LearnedMix`."""
         config, m = self.config, len(names)
-        needed = config.sweeps * config.burst_steps * m
+        needed = config.sweeps_of(m) * config.burst_steps * m
         if needed > config.round_steps:
             raise ConfigError(
-                f"`mix.sweeps` {config.sweeps} x `mix.burst_steps` {config.burst_steps} x {m} groups are {needed:,} "
-                f"steps, and a round has {config.round_steps:,}; take more `steps`, fewer `rounds`, or fewer sweeps or "
-                "steps of a burst"
+                f"`mix.sweeps` {config.sweeps_of(m)} x `mix.burst_steps` {config.burst_steps} x {m} groups are "
+                f"{needed:,} steps, and a round has {config.round_steps:,}; take more `steps`, fewer `rounds`, or "
+                "fewer sweeps or steps of a burst"
             )
+        self._check_apart(m)
         self._prior = uniform(m)
         if config.prior:
             self._prior = np.array([config.prior.get(name, 0.0) for name in names])
@@ -241,7 +243,7 @@ class AioliMix(LearnedMix):
             values |= {"burst": np.int64(0), "drops": np.zeros((m, m)), "mixtures": np.zeros((m, m))}
         wanted = perturbed(m, self._one_hot_factor(m))
         rng = np.random.default_rng([self.seed, course.rounds, 83])
-        order = np.concatenate([rng.permutation(m) for _ in range(config.sweeps)])
+        order = np.concatenate([rng.permutation(m) for _ in range(config.sweeps_of(m))])
         for burst in range(int(values["burst"]), len(order)):
             group = order[burst]
             values["mixtures"][group] += course.proxy.train(wanted[group], config.burst_steps, composed=True)
@@ -250,25 +252,40 @@ class AioliMix(LearnedMix):
             values["before"], values["burst"] = losses, np.int64(burst + 1)
             course.save()
 
+    def _check_apart(self, groups: int) -> None:
+        """Raise ConfigError if the mixtures that the bursts' batches will really have cannot be told apart."""
+        config, realised = self.config, np.zeros((groups, groups))
+        for row, wanted in zip(realised, perturbed(groups, self._one_hot_factor(groups)), strict=True):
+            owed = np.zeros(groups)
+            for _ in range(config.burst_steps):
+                counts, owed = composed_counts(wanted, config.batch_size, owed)
+                row += counts / (config.batch_size * config.burst_steps)
+        if not (realised.diagonal().all() if config.diagonal else solvable(realised)):
+            raise ConfigError(
+                f"the batches of {config.burst_steps} steps of {config.batch_size} rows cannot tell the {groups} "
+                "groups apart; take a larger `batch_size` or `burst_steps`, or a lower `perturbation`"
+            )
+
     def _one_hot_factor(self, groups: int) -> float:
         return 1 - self.config.perturbation + self.config.perturbation / groups
 
     def _matrix(self, course: Course) -> np.ndarray:
         """The round's matrix, normalised if that is wanted."""
         config = self.config
-        mixtures = course.values["mixtures"] / config.sweeps
-        if not (mixtures.diagonal().all() if config.diagonal else solvable(mixtures)):
-            raise ConfigError(
-                f"the batches of {config.burst_steps} steps of {config.batch_size} rows cannot tell the "
-                f"{course.groups} groups apart; take a larger `batch_size` or `burst_steps`, or a lower `perturbation`"
-            )
-        matrix = mixing_matrix(course.values["drops"] / config.sweeps, mixtures=mixtures, diagonal=config.diagonal)
+        sweeps = config.sweeps_of(course.groups)
+        mixtures = course.values["mixtures"] / sweeps
+        matrix = mixing_matrix(course.values["drops"] / sweeps, mixtures=mixtures, diagonal=config.diagonal)
         return normalise(matrix) if config.normalise else matrix
 
     def more(self, course: Course) -> dict[str, Any]:
         """Delta, the share of bursts among a round's steps, and what the bursts were."""
         config = self.config
-        used = config.sweeps * config.burst_steps * course.groups
-        told = {"delta": used / config.round_steps, "one_hot_factor": self._one_hot_factor(course.groups)}
+        sweeps = config.sweeps_of(course.groups)
+        used = sweeps * config.burst_steps * course.groups
+        told: dict[str, Any] = {
+            "delta": used / config.round_steps,
+            "sweeps": sweeps,
+            "one_hot_factor": self._one_hot_factor(course.groups),
+        }
         told["form"] = "cumulative" if config.ema is None else "restarting, with a moving average"
         return told | ({"prior": self._prior.tolist(), "prior_steps": config.prior_steps} if config.prior else {})

@@ -94,6 +94,11 @@ def save_plan(
     return facts
 
 
+def plan_facts(step: Step) -> dict[str, Any] | None:
+    """What `save_plan` returned, which writes it last; None before that."""
+    return dict(files.read_json(step.file("_plan.json"))) if files.exists(step.file("_plan.json")) else None
+
+
 def read_plan(step: Step) -> tuple[list[str], DrawPlan, np.ndarray]:
     """Names of the groups, the plan, and rows of each group in earlier shards: int64 `(shards, groups)`."""
     state = states.load(step.file("plan.npz"))

@@ -164,6 +164,10 @@ class MixingLawMix(LearnedMix):
     A training that diverges is left out of the fit and told; with too few others learning stops.
     """
 
+    def __init__(self, config: Any, *, seed: int) -> None:
+        super().__init__(config, seed=seed)
+        self.libraries = (*self.libraries, "scipy")
+
     def begins_with(self, names: list[str]) -> np.ndarray:
         """Uniform; see `LearnedMix`."""
         runs = self._runs(len(names))

@@ -21,6 +21,7 @@ from tasks.mix.budgets import Budget, draws_within
 from tasks.mix.draws import DrawPlan, shard_draws
 from tasks.mix.lists import (
     count_groups,
+    plan_facts,
     read_plan,
     save_plan,
     shard_groups,
@@ -50,7 +51,9 @@ def summarise_mixed(
 
 @stage_task(name="plan", task_run_name="mix {step.kind}: plan")
 def plan_mix(step: Step, config: Any, seed: int, budget: Budget, shards: list[Shard]) -> dict[str, Any]:
-    """Plan proportions and counts once."""
+    """Plan proportions and counts once; a plan that is there, from a run that broke off behind it, is kept."""
+    if planned := plan_facts(step):
+        return planned
     groups = total_groups(step, shards)
     names, rows = [group.name for group in groups], np.array([group.rows for group in groups], np.int64)
     total = int(rows.sum()) if budget.draws is None else budget.draws
@@ -62,9 +65,11 @@ def plan_mix(step: Step, config: Any, seed: int, budget: Budget, shards: list[Sh
             found = method.learn(groups, Summaries(step, shards), checkpoint)
     else:
         found = method.plan(groups, total, checkpoint)
+    warnings: list[str] = []
     if budget.size is not None:
-        total = draws_within(budget, found, groups, config.max_epochs)
+        total, warnings = draws_within(budget, found, groups, config.max_epochs)
     counts, told = allot(found, names, rows, total, config.max_epochs)
+    told["warnings"] += warnings
     facts = save_plan(step, names, DrawPlan(counts, rows, seed), shards, told)
     files.remove(checkpoint.url)
     return facts

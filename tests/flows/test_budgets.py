@@ -11,29 +11,57 @@ import pytest
 from corpora import config, run, write_corpus
 
 from configs.errors import ConfigError
-from tasks.mix.budgets import whole_batches
+from tasks.mix import Group, Proportions
+from tasks.mix.budgets import Budget, draws_within
 
 PLAIN = {"select": [], "annotate": None, "sample": {"kind": "iid", "batch_size": 16, "filter_ratio": 0}}
 
 
-def even(steps: int) -> np.ndarray:
-    """Half of each batch of 8 from either group."""
-    return np.array([steps * 4, steps * 4])
+def group(name: str, rows: int, size: int) -> Group:
+    """Rows with `size` bytes each."""
+    return Group(name, rows, rows * size)
+
+
+def within(shares, sizes, amount, *, rows=100, max_epochs=None, batch=8, superbatch=8):
+    groups = [group(chr(97 + i), rows, size) for i, size in enumerate(sizes)]
+    found = Proportions(np.array([shares], float))
+    return draws_within(Budget(None, amount, batch, superbatch), found, groups, max_epochs)
 
 
 def test_the_most_whole_batches_that_fit():
-    sizes = np.array([10.0, 2.0])
-    assert whole_batches(even, sizes, 1000, 8, 8) == 20  # 48 a batch: 960 and 1,008
-    assert whole_batches(even, sizes, 960, 8, 8) == 20
-    assert whole_batches(even, sizes, 959, 8, 8) == 19
-    assert whole_batches(even, sizes, 47, 8, 8) == 0
-    assert whole_batches(lambda steps: 2 * even(steps), sizes, 960, 8, 16) == 20  # 8 of every 16 draws are emitted
-    with pytest.raises(ConfigError, match="no row has bytes or tokens"):
-        whole_batches(even, np.zeros(2), 10, 8, 8)
+    half = (0.5, 0.5)  # of 10 and 2 bytes: 48 a batch of 8
+    assert within(half, (10, 2), 1000) == (20 * 8, [])
+    assert within(half, (10, 2), 960) == (20 * 8, [])
+    assert within(half, (10, 2), 959) == (19 * 8, [])
+    assert within(half, (10, 2), 47) == (0, [])
+    assert within(half, (10, 2), 960, superbatch=16) == (20 * 16, [])  # 8 of every 16 draws are emitted
+    assert within(half, (10, 2), 10**15) == (10**15 // 48 * 8, [])
 
 
-def test_rows_that_give_out_end_the_search():
-    assert whole_batches(lambda steps: np.minimum(even(steps), 12), np.array([1.0, 1.0]), 1e9, 8, 8) >= 3
+def test_what_is_drawn_must_have_a_size():
+    with pytest.raises(ConfigError, match="no row that the mix draws has bytes or tokens"):
+        within((0.5, 0.5), (0, 0), 10)
+    with pytest.raises(ConfigError, match="no row that the mix draws has bytes or tokens"):
+        within((1, 0), (0, 50), 10)
+
+
+def test_rows_that_give_out_are_told_with_a_remedy_that_works():
+    draws, warnings = within((0.5, 0.5), (10, 2), 10_000, max_epochs=2)
+    assert draws == 400  # both groups twice: 2,400 bytes
+    assert warnings == [
+        "the budget is 10,000 bytes or tokens, but with `max_epochs` 2 the rows that have a share give about 2,400, "
+        "and the mix is as large as that; set `mix.max_epochs` to 9, or lower the budget"
+    ]
+    draws, warnings = within((0.5, 0.5), (10, 2), 10_000, max_epochs=9)
+    assert warnings == [] and draws // 8 == 10_000 // 48
+
+
+def test_a_bound_that_shifts_shares_shifts_sizes():
+    # The large rows give out: small ones take their place, so that more fit.
+    draws, warnings = within((0.9, 0.1), (10, 1), 3000, rows=1000, max_epochs=0.2)
+    assert warnings and draws == 400 // 8 * 8
+    more, none = within((0.9, 0.1), (10, 1), 2100, rows=1000, max_epochs=0.2)
+    assert none == [] and within((0.9, 0.1), (10, 1), 2100, rows=1000)[0] < more <= draws
 
 
 def data(mix) -> pa.Table:

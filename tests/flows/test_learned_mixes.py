@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pyarrow as pa
@@ -13,10 +14,12 @@ import pytest
 from corpora import digests, run
 from mix_samples import kinds
 
-from configs.errors import ColumnError, ConfigError, StageError
+from configs.errors import ColumnError, ConfigError, RunFailed, StageError
 from configs.loading import merged, validate
 from flows.pipeline import examine
 from tasks.mix import course
+from tasks.mix import task as mixing
+from tasks.mix.aioli import AioliMix
 
 LAWS = ("aioli", "doremi", "doge", "skill_it", "mixing_law")
 PROXY = {"kind": "language", "max_length": 32, "vocabulary": 400, "width": 32, "layers": 1, "heads": 2}
@@ -103,3 +106,25 @@ def test_what_the_proxy_cannot_have_is_refused_before_any_work(texts):
         examine(settings(texts, {"kind": "doge", "proxy": {"kind": "pairs"}}))
     with pytest.raises(ConfigError, match="burst"):
         run(settings(texts, LAW | {"kind": "aioli", "sweeps": 100, "burst_steps": 100}))
+
+
+def test_a_plan_that_is_there_is_not_learned_again(texts, monkeypatch):
+    law = LAW | {"kind": "aioli", "sweeps": 1, "burst_steps": 2, "budget": 160}
+    monkeypatch.setattr(mixing, "shard_draws", dying := MagicMock(side_effect=RunFailed("struck")))
+    with pytest.raises(RunFailed, match="struck"):
+        run(settings(texts, law, "-drawn"))
+    assert dying.called
+    monkeypatch.undo()
+    monkeypatch.setattr(AioliMix, "learn", MagicMock(side_effect=AssertionError("it learned again")))
+    assert run(settings(texts, law, "-drawn")).emitted == 160
+
+
+def test_a_proxy_that_diverges_stops_and_says_so(texts):
+    told = []
+    law = LAW | {"kind": "aioli", "sweeps": 1, "burst_steps": 2, "budget": 160, "learning_rate": 1.0}
+    mix = run(settings(texts, law, "-diverged"), told)
+    facts = plan_of(texts, "-diverged")["facts"]
+    assert mix.emitted == 160 and "the proxy diverged by step" in facts["stopped"]
+    warning = next(line for line in told if line.startswith("mix: the proxy diverged"))
+    assert "the proportions of" in warning and "take a lower `mix.learning_rate`" in warning
+    assert "the proxy diverged by step" in Path(mix.url, "report", "index.html").read_text()
