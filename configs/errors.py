@@ -85,6 +85,12 @@ class ShardsFailed(RunFailed):
     remedy = "Run the same command again: only those shards are tried. `2 of 40 shards failed` names the first."
 
 
+class Interrupted(RunFailed):
+    """Raised when a run is told to end: by Ctrl-C, or by who started it."""
+
+    remedy = "Run the same command again: it goes on where it was, within a training too."
+
+
 class PlaceFull(RunFailed):
     """Raised when a disk, a quota or a limit on file sizes leaves no room for what is to be written."""
 

@@ -8,7 +8,7 @@ from configs.curate import Curate
 from flows.emitting import is_whole
 from flows.forecast import global_steps, vocabulary_digest
 from flows.pipeline import plan_per_shard
-from flows.planning import ingest_step
+from flows.planning import ingest_step, learns_from_rows
 from flows.scanning import Scan
 from flows.taking import known_shards
 from storage import files
@@ -52,7 +52,7 @@ def ahead(config: Curate, found: Scan) -> list[Ahead]:
     add("ingest", "parquet", *left(ingest_step(config)))
     for one in plan_per_shard(config, vocabulary, every)[0]:
         mined = one.step.stage == "annotate" and vocabulary is None and _mines(config)
-        anew = (unknown and hasattr(one.method, "fit")) or mined
+        anew = (unknown and learns_from_rows(one.method)) or mined
         add(one.label, one.step.kind, *left(one.step, anew))
     steps, version = global_steps(config, every, known.entries, unknown)
     whole = version is not None and is_whole(files.join(config.emit.out, config.name, version))

@@ -12,7 +12,16 @@ from rich.table import Table
 
 from flows.cli_mixes import explain, export, report, verify
 from flows.cli_operating import gc, serve, train_pocket
-from flows.terminal import Settings, err, exit_unless_completed, out, quieten, states_untold, told_plainly
+from flows.terminal import (
+    Settings,
+    err,
+    exit_unless_completed,
+    interruptible,
+    out,
+    quieten,
+    states_untold,
+    told_plainly,
+)
 
 if TYPE_CHECKING:
     from configs.curate import Curate
@@ -79,6 +88,7 @@ def check(
     What cannot run is refused at once. Then the stages run over a sample, in a temporary folder. Nothing is written
     but the passport, `<store>/passports/`; the report of the run that follows compares it with what it took.
     """
+    quieten()
     with told_plainly():
         from configs import loading
         from configs.errors import InputError
@@ -179,7 +189,8 @@ def _run_flow(values: dict[str, Any], preset: str, lasting: bool) -> tuple[str, 
     from flows.curate import curate as flow
 
     # The heartbeat tells a lasting server that a run is alive; on a temporary one it costs a second and tells nobody.
-    with states_untold(), temporary_settings({} if lasting else {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+    settings: dict[Any, Any] = {} if lasting else {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
+    with states_untold(), interruptible(), temporary_settings(settings):
         state = flow(preset=preset, overrides=yaml.safe_dump(values, sort_keys=False), return_state=True)
     exit_unless_completed(state)
     return state.message or "", str(state.result())

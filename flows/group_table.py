@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from configs.curate import Curate
+from configs.errors import ConfigError
 from configs.methods.score import Tokens as TokensSection
 from configs.section import Section
+from flows.group_fit import doubts
 from flows.planning import planned_budget
 from flows.sampled import Piece, named, usable
 from flows.scanning import Scan
@@ -26,11 +28,13 @@ from tasks.mix.allotting import allot
 from tasks.mix.budgets import draws_within
 from tasks.mix.ess import mix_efficiency
 from tasks.mix.lists import EVERYTHING, NOTHING
+from tasks.mix.static import NAMED, some
 from tasks.score.tokens import Tokens
 
 COUNTED_FILES, COUNTED_ROWS = 512, 20_000_000
 """Inputs up to this size are counted by group; the shares of larger ones are those of the sample."""
-Line = dict[str, Any]
+Line: TypeAlias = dict[str, Any]
+Sizes: TypeAlias = dict[str | None, dict[str, float]]
 
 
 def group_name(config: Curate) -> str | None:
@@ -83,12 +87,12 @@ def tokenizer_of(config: Curate) -> TokensSection:
     return next((one for one in config.score if isinstance(one, TokensSection)), TokensSection())
 
 
-def sizes(config: Curate, pieces: list[Piece]) -> dict[str, dict[str, float]]:
-    """Of the sampled rows by group, and of all as "": {rows, bytes, tokens}; tokens are 0 where there are no texts."""
+def sizes(config: Curate, pieces: list[Piece]) -> Sizes:
+    """Of the sampled rows by group, of all as None: {rows, bytes, tokens}; tokens are 0 where there are no texts."""
     roles, column = config.roles, group_name(config)
     column = None if isinstance(config.mix.groups, Section) else column
     counter = Tokens(tokenizer_of(config))
-    found: dict[str, dict[str, float]] = {}
+    found: Sizes = {}
     for piece in pieces:
         n = piece.table.num_rows
         measures = {"rows": np.ones(n), "bytes": np.zeros(n), "tokens": np.zeros(n)}
@@ -100,8 +104,8 @@ def sizes(config: Curate, pieces: list[Piece]) -> dict[str, dict[str, float]]:
             tokens = counter.run(pa.table({TEXT: text})).table["tokens"]
             measures["tokens"] += pc.fill_null(tokens, 0).to_numpy()
         labels = np.array(_labels(named(piece, [column])[column]).to_pylist() if column else [EVERYTHING] * n, object)
-        for name in ["", *np.unique(labels).tolist()]:
-            mine = labels == name if name else np.ones(n, bool)
+        for name in [None, *np.unique(labels).tolist()]:
+            mine = np.ones(n, bool) if name is None else labels == name
             sums = found.setdefault(name, dict.fromkeys(measures, 0.0))
             for measure, values in measures.items():
                 sums[measure] += float(values[mine].sum())
@@ -112,13 +116,10 @@ def _lengths(column: pa.ChunkedArray) -> np.ndarray:
     return np.asarray(pc.fill_null(pc.binary_length(column), 0).to_numpy(), np.float64)
 
 
-def table(
-    config: Curate, rows: dict[str, int], measures: dict[str, dict[str, float]], survivors: dict[str, int]
-) -> list[Line]:
+def table(rows: dict[str, int], measures: Sizes, survivors: dict[str, int]) -> list[Line]:
     """A line a group: {group, rows, bytes, tokens, kept}; None is what is not known.
 
     Args:
-        config: The run's.
         rows: Of each group; empty where the run makes the groups.
         measures: As `sizes` tells them.
         survivors: Sampled rows of each group that selection kept; empty if nothing was run.
@@ -129,7 +130,7 @@ def table(
         return [{"group": name, **blank, "share": n / max(1, kept)} for name, n in sorted(survivors.items())]
     found: list[Line] = []
     for name, n in rows.items():
-        of = measures.get(name) or measures.get("") or {}
+        of = measures.get(name) or measures.get(None) or {}
         sampled = of.get("rows", 0)
         line: Line = {"group": name, "rows": n}
         line |= {key: round(of[key] / sampled * n) if sampled else None for key in ("bytes", "tokens")}
@@ -138,56 +139,123 @@ def table(
     return found
 
 
-def planned(config: Curate, lines: list[Line], total: int, overall: float) -> tuple[list[Line], dict[str, Any]]:
+def planned(
+    config: Curate, lines: list[Line], total: int, overall: float, measures: Sizes
+) -> tuple[list[Line], dict[str, Any]]:
     """The groups with proportion, draws and epochs, and what is to be said of all of them together.
+
+    What rests on a sample refuses nothing: a law that does not fit the groups as they are expected to be is a note.
+    `mean` is bytes or tokens of a draw, where the budget counts them.
 
     Args:
         config: The run's.
         lines: As `table` makes them.
         total: Rows of the input.
         overall: Share of them that selection is expected to keep; of groups of which nothing else is known.
+        measures: As `sizes` tells them.
+    """
+    told: dict[str, Any] = dict.fromkeys(("draws", "rho", "ess", "short", "mean"))
+    told |= {"law": config.mix.kind, "unit": unit_of(config), "notes": [], "warnings": []}
+    method = load(mix.METHODS, config.mix, seed=config.seed)
+    if hasattr(method, "learn"):
+        notes = doubts(config, method, {line["group"]: line["rows"] for line in lines})
+        return lines, told | {"learned": learned(config), "notes": notes}
+    if not lines or not overall:
+        return lines, told | {"notes": ["no sampled row is kept: nothing is planned"] if lines else []}
+    notes = _unseen(lines)
+    left = [_left(line, measures, total, overall) for line in lines]
+    groups = [Group(line["group"], n, _size(config, line, n, measures)) for line, n in zip(lines, left, strict=True)]
+    try:
+        drawn, short, said = _drawn(config, method, groups)
+    except ConfigError as error:
+        notes.append(f"no proportions are planned: by the sample's groups the mix would be refused: {error}")
+        return lines, told | {"notes": notes}
+    rows = np.array([group.rows for group in groups], np.int64)
+    told |= {"draws": int(drawn.sum()), "rho": mix_efficiency(drawn, rows) if drawn.any() else 0.0, "short": short}
+    told |= {"ess": told["rho"] * int(rows.sum()), "notes": [*notes, *said]}
+    if told["unit"] != "rows" and drawn.any():
+        told["mean"] = float(drawn @ (np.array([group.size for group in groups]) / rows)) / told["draws"]
+    found = []
+    for line, n, draws in zip(lines, left, drawn.tolist(), strict=True):
+        found.append(line | {"proportion": draws / max(1, told["draws"]), "draws": draws, "epochs": draws / n})
+    return found, told | {"warnings": _uneven(config, found, told["rho"])}
+
+
+def _uneven(config: Curate, lines: list[Line], rho: float) -> list[str]:
+    """What the report would warn of, by the same limits, while there is still time."""
+    limits, found = config.report, []
+    if len(lines) > 1 and rho < limits.efficiency_warning:
+        found.append(
+            f"the shares of the groups are far from the natural ones: rho {rho:.2g}, below "
+            f"`report.efficiency_warning` ({limits.efficiency_warning:g}): the mix will be worth few of its rows"
+        )
+    most = limits.epochs_warning
+    over = [line for line in lines if most is not None and line["epochs"] > most]
+    if over:
+        worst = max(over, key=lambda line: line["epochs"])
+        found.append(
+            f"{len(over):,} of {len(lines):,} groups will be repeated more than {most:g} times "
+            f"(`report.epochs_warning`), most {worst['group']!r}: {worst['epochs']:,.0f} times; set `mix.max_epochs`, "
+            "or lower the budget"
+        )
+    return found
+
+
+def _drawn(config: Curate, method: Any, groups: list[Group]) -> tuple[np.ndarray, int | None, list[str]]:
+    """Draws of each group, int64 `(groups,)`; how many the budget is short of, or None; and what is said of them.
 
     Raises:
         ConfigError: The mixing law does not fit the groups.
     """
-    told: dict[str, Any] = {"law": config.mix.kind, "draws": None, "rho": None, "ess": None, "notes": [], "short": None}
-    left = [_left(line, total, overall) for line in lines]
-    groups = [Group(line["group"], n, _size(config, line, n)) for line, n in zip(lines, left, strict=True) if n > 0]
-    method = load(mix.METHODS, config.mix, seed=config.seed)
-    if hasattr(method, "learn"):
-        return lines, told | {"learned": learned(config)}
-    if not groups:
-        return lines, told
     names, rows = [group.name for group in groups], np.array([group.rows for group in groups], np.int64)
     budget = planned_budget(config)
-    draws = int(rows.sum()) if budget.draws is None else budget.draws
+    draws, warned = int(rows.sum()) if budget.draws is None else budget.draws, list[str]()
     said: Proportions = method.plan(groups, draws, Checkpoint("", lambda line: None))
     if budget.size is not None:
-        draws = draws_within(budget, said, groups, config.mix.max_epochs)
+        draws, warned = draws_within(budget, said, groups, config.mix.max_epochs)
     counts, facts = allot(said, names, rows, draws, config.mix.max_epochs)
     drawn = counts.sum(axis=0)
-    shares = {name: (int(n), float(n) / max(1, int(drawn.sum()))) for name, n in zip(names, drawn, strict=True)}
-    told |= {"draws": int(drawn.sum()), "rho": mix_efficiency(drawn, rows) if drawn.any() else 0.0}
-    told |= {"ess": told["rho"] * int(rows.sum()), "notes": [*facts["notes"], *facts["warnings"]]}
-    if int(drawn.sum()) < draws:
-        told["short"] = draws - int(drawn.sum())
-    found = []
-    for line, n in zip(lines, left, strict=True):
-        draws_, share = shares.get(line["group"], (0, 0.0))
-        found.append(line | {"proportion": share, "draws": draws_, "epochs": draws_ / n if n else None})
-    return found, told
+    return drawn, draws - int(drawn.sum()) or None, [*facts["notes"], *facts["warnings"], *warned]
 
 
-def _left(line: Line, total: int, overall: float) -> int:
+def _unseen(lines: list[Line]) -> list[str]:
+    """A note on the groups of whose sampled rows none is kept."""
+    names = [line["group"] or "''" for line in lines if line["kept"] == 0]
+    if not names:
+        return []
+    return [
+        f"no sampled row is kept of {some(names, NAMED)}: what is said of {'them' if len(names) > 1 else 'it'} is a "
+        "guess, unless the run drops all of the group's rows too, and has no such group"
+    ]
+
+
+def _left(line: Line, measures: Sizes, total: int, overall: float) -> int:
+    """Rows that selection is expected to leave of a group; of one that is there at least 1, whatever a sample says.
+
+    Where no sampled row of it is kept, one more such row is taken to be kept as likely as any.
+    """
     if line["rows"] is None:
-        return round(line["share"] * overall * total)
-    return round(line["rows"] * (overall if line["kept"] is None else line["kept"]))
+        return max(1, round(line["share"] * overall * total))
+    kept = line["kept"]
+    if kept == 0:
+        kept = overall / (measures[line["group"]]["rows"] + 1)
+    return max(1, round(line["rows"] * (overall if kept is None else kept)))
 
 
-def _size(config: Curate, line: Line, left: int) -> int:
-    """Bytes or tokens of the rows that are left, as the budget counts them."""
+def _size(config: Curate, line: Line, left: int, measures: Sizes) -> int:
+    """Bytes or tokens of the rows that are left, as the budget counts them; of groups made in the run by the mean."""
     key = "bytes" if config.mix.budget_bytes else "tokens"
-    return round((line[key] or 0) / max(1, line["rows"] or 0) * left)
+    if line["rows"] is None or line[key] is None:
+        every = measures.get(None) or {}
+        return round(every.get(key, 0.0) / max(1.0, every.get("rows", 0.0)) * left)
+    return round(line[key] / max(1, line["rows"]) * left)
+
+
+def unit_of(config: Curate) -> str:
+    """What the budget counts: rows, bytes, words or tokens."""
+    if config.mix.budget_tokens:
+        return "words" if tokenizer_of(config).tokenizer == "words" else "tokens"
+    return "bytes" if config.mix.budget_bytes else "rows"
 
 
 def learned(config: Curate) -> str:
@@ -195,10 +263,3 @@ def learned(config: Curate) -> str:
     section: Any = config.mix
     how = f"{section.steps:,} steps of a small {section.proxy.kind} model in {section.rounds} rounds"
     return f"learned in the run, by {how}"
-
-
-def refuse_unfit(config: Curate, rows: dict[str, int], exact: bool) -> None:
-    """Raise ConfigError if the mixing law cannot do with the groups that there are, whatever selection keeps."""
-    if exact and rows:
-        lines: list[Line] = [{"group": n, "rows": r, "bytes": r, "tokens": r, "kept": 1.0} for n, r in rows.items()]
-        planned(config, lines, sum(rows.values()), 1.0)

@@ -13,10 +13,12 @@ from typing import Any
 
 from configs.curate import Curate
 from configs.errors import RunFailed
-from flows import group_table
+from configs.section import Section
+from flows import group_fit, group_table
 from flows.ahead import Ahead, ahead
 from flows.kept_passports import Passport, url_of
 from flows.measuring import STAGE_SECONDS, TASK_SECONDS, Measured, measured, task_runs
+from flows.planning import planned_draws
 from flows.reaching import reaching
 from flows.sampled import Piece, rows_of, take
 from flows.scanning import Scan
@@ -51,7 +53,7 @@ def look(config: Curate, found: Scan, rows: int) -> Looked:
     """
     pieces = take(found, min(sum(found.rows.values()), rows or LOOKED_AT))
     counts, exact = group_table.counted(config, found, pieces)
-    group_table.refuse_unfit(config, counts, exact)
+    group_fit.refuse_unfit(config, counts, exact)
     return Looked(pieces, counts, exact)
 
 
@@ -72,9 +74,9 @@ def passport(config: Curate, found: Scan, looked: Looked, rows: int, say: Callab
     notes: list[str] = []
     shown = _measured(config, found, pieces, stages, say, notes) if rows and pieces else None
     sizes = group_table.sizes(config, pieces)
-    lines = group_table.table(config, counts, sizes, shown.survivors if shown else {})
+    lines = group_table.table(counts, sizes, shown.survivors if shown else {})
     kept = sum(shown.survivors.values()) / shown.rows if shown and shown.rows else 1.0
-    lines, mixture = group_table.planned(config, lines, total, kept)
+    lines, mixture = group_table.planned(config, lines, total, kept, sizes)
     whole = total <= rows_of(pieces)
     told: Passport = {
         "name": config.name,
@@ -111,9 +113,9 @@ def _measured(
         return None
 
 
-def _input(found: Scan, sizes: dict[str, dict[str, float]], total: int) -> dict[str, Any]:
+def _input(found: Scan, sizes: group_table.Sizes, total: int) -> dict[str, Any]:
     """Files, rows and bytes, and by the sample what is in the rows."""
-    every = sizes.get("") or {}
+    every = sizes.get(None) or {}
     part = total / every["rows"] if every.get("rows") else 0.0
     facts = {"files": len(found.entries), "rows": total, "bytes": sum(entry.size for entry in found.entries)}
     facts |= {"waiting": len(found.waiting), "waiting_bytes": sum(unit.size for unit in found.waiting)}
@@ -126,6 +128,8 @@ def _input(found: Scan, sizes: dict[str, dict[str, float]], total: int) -> dict[
 def _batches(config: Curate, mixture: dict[str, Any]) -> dict[str, Any]:
     """Whole batches, and the rows in them."""
     sampler, draws = config.sample, mixture["draws"]
+    if draws is None and mixture.get("learned"):
+        draws = planned_draws(config)
     steps = None if draws is None else draws // sampler.superbatch
     return {"batches": steps, "batch_size": sampler.batch_size, "emitted": steps and steps * sampler.batch_size}
 
@@ -168,6 +172,10 @@ def _notes(config: Curate, found: Scan, shown: Measured | None, whole: bool) -> 
         )
     if shown is None or not shown.rows:
         return notes
+    if isinstance(config.mix.groups, Section):
+        notes.append(
+            "the groups are made of the sample here; the run makes its own, which may be others of the same names"
+        )
     if not whole:
         notes.append(
             "duplicates are looked for among the sampled rows alone: of the whole input there are more, so fewer rows "

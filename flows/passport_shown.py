@@ -12,33 +12,40 @@ from flows.forecast import in_bytes
 from flows.kept_passports import Passport
 
 MOST_GROUPS = 40
+WIDE = 120
+"""Columns of a terminal that has room for names."""
+LONGEST, SHORTER = 80, 26
+"""Characters of a group's name in a wide terminal and in others."""
 
 
 def show(told: Passport, out: Console) -> None:
     """Print the tables and the verdict."""
     if told["groups"]["lines"]:
-        out.print(groups(told), markup=False)
+        out.print(groups(told, out.width), markup=False)
     if told["sample"]:
         out.print(stages(told), markup=False)
     for line in [*told["notes"], *told["mix"]["notes"]]:
         out.print(f"- {line}", highlight=False, markup=False, soft_wrap=True)
+    for line in told["mix"]["warnings"]:
+        out.print(line, style="yellow", highlight=False, markup=False, soft_wrap=True)
     for line in verdict(told):
         out.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def groups(told: Passport) -> Table:
+def groups(told: Passport, width: int) -> Table:
     """Groups with sizes, and what the mix makes of them."""
     of, mixture = told["groups"], told["mix"]
     words = "words" if told["tokens"] == "words" else "tokens"
     table = Table(title=f"groups by {of['by'] or 'nothing: there is one'}", title_justify="left")
-    for name in ("group", "rows", "bytes", words, "kept", "proportion", "draws", "epochs"):
-        table.add_column(name, justify="left" if name == "group" else "right")
+    table.add_column("group", overflow="fold")  # what is cut off may be all that tells two names apart
+    for name in ("rows", "bytes", words, "kept", "share", "draws", "epochs"):
+        table.add_column(name, justify="right", no_wrap=True)
     about = "" if of["whole"] else "~"
-    lines = sorted(of["lines"], key=lambda line: (-(line["rows"] or 0), line["group"]))
+    lines = sorted(of["lines"], key=lambda line: (-(line["rows"] or line.get("share") or 0), line["group"]))
     for line in lines[:MOST_GROUPS]:
         learned = "learned" if mixture.get("learned") else "-"
         table.add_row(
-            line["group"],
+            _name(line["group"], LONGEST if width >= WIDE else SHORTER),
             "-" if line["rows"] is None else f"{'' if of['counted'] else '~'}{line['rows']:,}",
             "-" if line["bytes"] is None else about + in_bytes(line["bytes"]),
             "-" if line["tokens"] is None else f"{about}{line['tokens']:,}",
@@ -47,22 +54,34 @@ def groups(told: Passport) -> Table:
             learned if line.get("draws") is None else f"{line['draws']:,}",
             learned if line.get("epochs") is None else f"{line['epochs']:.2f}",
         )
-    if len(lines) > MOST_GROUPS:
-        table.add_row(f"and {len(lines) - MOST_GROUPS:,} smaller ones", *[""] * 7)
+    if rest := lines[MOST_GROUPS:]:
+        rows, share, draws = (sum(line.get(key) or 0 for line in rest) for key in ("rows", "proportion", "draws"))
+        mixed = [f"{100 * share:.1f} %", f"{draws:,}"] if draws else ["", ""]
+        cells = [f"{rows:,}" if rows else "", "", "", "", *mixed]
+        table.add_row(f"and {len(rest):,} smaller ones", *cells, "")
     return table
 
 
+def _name(group: str, most: int) -> str:
+    """A group's name: quoted if it is empty or would not print as it is; of a long one a little head and the tail."""
+    told = group if group and group.isprintable() else repr(group)
+    return told if len(told) <= most else f"{told[: most // 3]}…{told[most // 3 + 1 - most :]}"
+
+
 def stages(told: Passport) -> Table:
-    """Time and storage of every stage, and the total."""
+    """Time, what of it is loading, task runs and storage of every stage that has rows to do, and the total."""
     table = Table(title=f"estimate, {told['workers']} workers", title_justify="left")
-    for name in ("stage", "kind", "rows to do", "kept", "time", "of it loading", "task runs", "stored"):
-        table.add_column(name, justify="left" if name in ("stage", "kind") else "right")
+    table.add_column("stage", overflow="fold")
+    table.add_column("kind", overflow="fold")
+    for name in ("rows", "kept", "time", "loading", "tasks", "stored"):
+        table.add_column(name, justify="right", no_wrap=True)
     for one in told["stages"]:
         kept = told["kept"].get(one["stage"]) if one["stage"].startswith("select/") else None
         share = "-" if kept is None else f"~{100 * kept:.1f} %"
         cells = ("done before", "", "", "") if one["done"] else tuple(_cells(one))
         rows = "-" if one["done"] else f"{one['rows']:,}"
-        table.add_row(one["stage"], ", ".join(dict.fromkeys(one["kinds"])), rows, share, *cells)
+        kinds = [kind for kind in dict.fromkeys(one["kinds"]) if not one["stage"].endswith(f"/{kind}")]
+        table.add_row(one["stage"], ", ".join(kinds), rows, share, *cells)
     table.add_section()
     table.add_row("total", "", "", "", duration(told["total"]["seconds"]), "", "", in_bytes(told["total"]["bytes"]))
     return table
@@ -97,10 +116,19 @@ def verdict(told: Passport) -> Iterator[str]:
     if mixture["emitted"] is not None:
         at_most = "" if told["sample"] else "at most "
         parts.append(
-            f"{at_most}{mixture['emitted']:,} rows in {mixture['batches']:,} batches of {mixture['batch_size']:,}"
+            f"{at_most}{mixture['emitted']:,} rows{_size(mixture)} in {mixture['batches']:,} batches of "
+            f"{mixture['batch_size']:,}"
         )
     if parts:
         yield f"verdict: {', for '.join(parts)}" + ("" if total else "; times were not measured")
+
+
+def _size(mixture: dict[str, Any]) -> str:
+    """What the emitted rows have of what the budget counts, if that is not rows."""
+    if mixture["mean"] is None:
+        return ""
+    size = mixture["emitted"] * mixture["mean"]
+    return f", about {in_bytes(size)}," if mixture["unit"] == "bytes" else f", about {size:,.0f} {mixture['unit']},"
 
 
 def duration(seconds: float) -> str:

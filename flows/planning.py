@@ -67,12 +67,12 @@ def per_shard(
 ) -> tuple[Planned, View]:
     """Plan a per-shard step; returns it and the view behind it.
 
-    Of `context`, `extra` goes into the fingerprint, and `learnt` does so where the method learns (has `fit`).
+    Of `context`, `extra` goes into the fingerprint, and `learnt` does so where the method learns from all rows.
     """
     extra, learnt, who = context.pop("extra", {}), context.pop("learnt", {}), context.pop("who", "")
     kind = section.kind  # type: ignore[attr-defined]
     method = load(methods, section, **context)
-    extra = extra | (learnt if hasattr(method, "fit") else {})
+    extra = extra | (learnt if learns_from_rows(method) else {})
     seen = with_columns(view, getattr(method, "input_columns", ()))
     seen.require(method.needs, who or f"{stage}: {kind}", getattr(method, "remedy", ""))
     parts = {
@@ -87,6 +87,11 @@ def per_shard(
     step = Step(store, stage, kind, fingerprint(parts))
     label = stage if stage in ("embed", "annotate") else f"{stage}/{kind}"
     return Planned(step, seen, section, method, label), view.after(step, method.provides)
+
+
+def learns_from_rows(method: Any) -> bool:
+    """Whether a method learns from all rows first: it has `fit`, and does not say that its fit reads none."""
+    return hasattr(method, "fit") and getattr(method, "learns_from_rows", True)
 
 
 def conversion_step(config: Curate, section: Any) -> Step:

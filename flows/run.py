@@ -13,6 +13,7 @@ from configs.curate import Curate
 from configs.errors import ShardsFailed
 from flows.runners import Runner, failures
 from flows.watching import WARNING, Unwatched, Watch
+from tasks import stopping
 from tasks.groups import ItemsFailed
 
 HEAVY, LIGHT = 16, 6
@@ -61,6 +62,7 @@ class Run:
         """
         if not items:
             return
+        stopping.check()
         groups = self.groups(items, most)
         calls, first = [], 1
         for group in groups:
@@ -76,6 +78,7 @@ class Run:
 
     def once(self, task: Task[..., Any], **arguments: Any) -> Any:
         """Run `task` one time and return what it returns."""
+        stopping.check()
         outcome = self.runner.run(task, [{**arguments, "storage": self.config.storage}], lambda _: None)[0]
         self.tasks[self.stage] += 1
         if isinstance(outcome, BaseException):
@@ -103,7 +106,7 @@ class Run:
     def warn(self, kind: str, text: str) -> None:
         """Say what its reader may want to change: in the log, in the report, and as an event for automations."""
         self.notes.append(text)
-        self.log(text)
+        self.watch.warn(text, self.log)
         self.watch.event(f"{WARNING}.{kind}", {"message": text, "stage": self.stage})
 
     def stop_if_failed(self) -> None:

@@ -15,6 +15,7 @@ from prefect.utilities.annotations import opaque
 
 from configs.errors import RunFailed
 from configs.runner import Runner as Settings
+from tasks import stopping
 from tasks.groups import ItemsFailed
 
 Outcome = Any
@@ -40,6 +41,17 @@ class Runner(Protocol):
         ...
 
 
+@contextmanager
+def ending() -> Iterator[None]:
+    """A signal that ends the block (Ctrl-C, a cancellation) is told to the tasks at work: the pool waits for them."""
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, Exception):
+            stopping.stop()
+        raise
+
+
 class PrefectRunner:
     """Task runs under the current flow run, on a pool of Prefect's, at most `most` of them at once."""
 
@@ -62,13 +74,14 @@ class PrefectRunner:
                 index[future.task_run_id] = number
                 future.add_done_callback(ended.put)
 
-        submit(self._most)
-        for _ in calls:
-            future = ended.get()
-            number = index[future.task_run_id]
-            outcomes[number] = self._outcome(future)
-            submit(1)
-            done(number)
+        with ending():
+            submit(self._most)
+            for _ in calls:
+                future = ended.get()
+                number = index[future.task_run_id]
+                outcomes[number] = self._outcome(future)
+                submit(1)
+                done(number)
         return outcomes
 
     def _submit(self, task: Task[..., Any], call: dict[str, Any]) -> Any:

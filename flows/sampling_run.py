@@ -58,6 +58,9 @@ class NotingRunner(PlainRunner):
     def event(self, name: str, payload: dict[str, Any]) -> None:
         """See `Watch`."""
 
+    def warn(self, text: str, log: Callable[[str], None]) -> None:
+        """See `Watch`."""
+
 
 def ran(values: dict[str, Any]) -> Ran:
     """Run a configuration with the plain runner; what each stage took."""

@@ -68,7 +68,10 @@ def _mix(section: Any, ratio: float, *, learn: bool) -> dict[str, Any]:
     short = section.shortened()[0].model_dump(mode="json")
     shared = {name: short[name] for name in short if name == "groups" or name.startswith("budget")}
     found = short if learn and isinstance(section, Learned) else {"kind": "natural", **shared}
-    return scaled(found | {"max_epochs": None}, ratio, learns=False)
+    found = scaled(found | {"max_epochs": None}, ratio, learns=False)
+    if isinstance(section.groups, Section):  # a score of this kind that is listed learns from as many rows
+        found["groups"] = scaled(short["groups"], ratio, learns=True)
+    return found
 
 
 def with_batches(values: dict[str, Any], survivors: int) -> dict[str, Any]:

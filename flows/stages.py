@@ -11,7 +11,7 @@ from prefect import Task
 
 from configs.errors import RunFailed
 from flows.freezing import frozen_state
-from flows.planning import Planned, annotate_step, group_column, planned_budget
+from flows.planning import Planned, annotate_step, group_column, learns_from_rows, planned_budget
 from flows.run import HEAVY, Run
 from storage import files
 from storage.exchange import PARTITION_ROWS, spilled
@@ -76,7 +76,7 @@ def score(run: Run, planned: list[Planned], every: list[Shard]) -> None:
 
 
 def fitted(run: Run, planned: Planned, every: list[Shard]) -> dict[str, str]:
-    """Have a scorer learn from all shards, where it does and has not yet; returns where what it learned is."""
+    """Have a scorer learn from all shards, or without them, where it does and has not yet; returns where that is."""
     step = planned.step
     if not hasattr(planned.method, "fit"):
         return {}
@@ -85,16 +85,18 @@ def fitted(run: Run, planned: Planned, every: list[Shard]) -> dict[str, str]:
         for left_by_crash in ("checkpoint.npz", "spill"):
             files.remove(step.file(left_by_crash))
         return state
-    run.stop_if_failed()
+    read = every if learns_from_rows(planned.method) else []
+    if read:
+        run.stop_if_failed()
     if hasattr(planned.method, "check"):
         planned.method.check()
-    run.log(f"{planned.label}: learning from {len(every)} shards")
+    run.log(f"{planned.label}: learning from {len(read)} shards" if read else f"{planned.label}: learning")
     done = summarised(step)
-    left = [shard for shard in every if shard.digest not in done]
+    left = [shard for shard in read if shard.digest not in done]
     common: dict[str, Any] = {"step": step, "config": planned.config}
     try:
         run.each(summarise_scored, "shards", left, view=planned.view, **common)
-        run.once(fit_score, shards=every, **common)
+        run.once(fit_score, shards=read, **common)
     except (ItemsFailed, FileNotFoundError) as error:
         if not files.exists(state["state"]):  # else another run has learned the same and dropped its summaries
             raise RunFailed(f"{planned.label} cannot learn: {error}") from error

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
+from tasks import stopping
+
 out = Console(width=None if sys.stdout.isatty() else 200)  # what is piped is searched: names stay whole
 err = Console(stderr=True)
+
+INTERRUPTED = 130
+"""Exit code of a run that Ctrl-C has ended, as shells have it."""
 
 QUIET = {
     "DO_NOT_TRACK": "1",
@@ -85,8 +94,35 @@ def quieten() -> None:
         os.environ.setdefault(name, value)
 
 
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Within the block the first Ctrl-C lets what is at work come to a halt, and the run say how it ended.
+
+    The second ends at once. A server that is started within the block does not hear of it: else the run could tell
+    nobody how it ended.
+    """
+    from prefect.server.api import server
+
+    def halt(number: int, frame: Any) -> None:
+        err.print("stopping: what is finished stays; once more ends at once", highlight=False)
+        stopping.stop()
+        signal.signal(signal.SIGINT, before)
+
+    stopping.go_on()
+    popen = partial(subprocess.Popen, start_new_session=True)
+    own: Any = SimpleNamespace(**{**vars(subprocess), "Popen": popen})
+    whole, server.subprocess = server.subprocess, own
+    before = signal.signal(signal.SIGINT, halt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        server.subprocess = whole
+
+
 def exit_unless_completed(state: Any) -> None:
-    """Show why a flow run has not completed, and end with exit code 1."""
+    """Show why a flow run has not completed, and end with exit code 1, or 130 if it was interrupted."""
     if not state.is_completed():
+        code = INTERRUPTED if stopping.is_told() else 1
         err.print(state.message or str(state.name), style="red", markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(1)
+        raise typer.Exit(code)

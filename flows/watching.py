@@ -29,6 +29,10 @@ class Watch(Protocol):
         """Something happened that others may act upon."""
         ...
 
+    def warn(self, text: str, log: Callable[[str], None]) -> None:
+        """Log a warning; `log` is where the run's other lines go."""
+        ...
+
 
 class Unwatched:
     """Nobody looks on: plain runs, tests."""
@@ -38,6 +42,10 @@ class Unwatched:
 
     def event(self, name: str, payload: dict[str, Any]) -> None:
         """See `Watch`."""
+
+    def warn(self, text: str, log: Callable[[str], None]) -> None:
+        """See `Watch`."""
+        log(text)
 
 
 class PrefectWatch:
@@ -74,6 +82,12 @@ class PrefectWatch:
 
         resource = {"prefect.resource.id": f"mixwright.mix.{self._name}", "prefect.resource.name": self._name}
         emit_event(name, resource, payload=payload)
+
+    def warn(self, text: str, log: Callable[[str], None]) -> None:
+        """See `Watch`. In the log of the flow run it stands out."""
+        from prefect import get_run_logger
+
+        get_run_logger().warning(text)
 
 
 @contextmanager

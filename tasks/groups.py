@@ -19,7 +19,7 @@ from storage import faults, objects
 from storage.shards import Shard
 from storage.steps import Step
 from storage.view import IMAGE, View
-from tasks import Result
+from tasks import Result, stopping
 
 
 def stage_task(*, name: str, task_run_name: str) -> Callable[[Callable[..., Any]], Task[..., Any]]:
@@ -104,7 +104,8 @@ def each(items: Iterable[Any], work: Callable[[Any], Any]) -> dict[str, Any]:
 
     Raises:
         ItemsFailed: With every failed item and its error.
-        RunFailed: As `work` raised it, at once: what stops one item (a full disk) stops all. So does a ModelError.
+        RunFailed: As `work` raised it, at once: what stops one item (a full disk) stops all. So does a ModelError, and
+            who tells the run to end.
     """
     started, count, retries, tries = time.perf_counter(), 0, 0, 1
     failed: list[tuple[str, str]] = []
@@ -112,6 +113,7 @@ def each(items: Iterable[Any], work: Callable[[Any], Any]) -> dict[str, Any]:
     while left:
         again, wait = [], 0.0
         for item in left:
+            stopping.check()
             try:
                 work(item)
                 count += 1

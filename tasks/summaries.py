@@ -27,10 +27,14 @@ def summarised(step: Step) -> set[str]:
 
 
 class Summaries:
-    """The summaries of all shards in order, read one by one at every iteration."""
+    """The summaries of all shards in order, read one by one at every iteration; whole, or some columns of them."""
 
-    def __init__(self, step: Step, shards: list[Shard]) -> None:
-        self._step, self._shards = step, shards
+    def __init__(self, step: Step, shards: list[Shard], columns: list[str] | None = None) -> None:
+        self._step, self._shards, self._columns = step, shards, columns
 
     def __iter__(self) -> Iterator[pa.Table]:
-        return (self._step.read(f"{FOLDER}/{shard.digest}") for shard in self._shards)
+        return (self._step.read(f"{FOLDER}/{shard.digest}", self._columns) for shard in self._shards)
+
+    def only(self, *columns: str) -> Summaries:
+        """The same summaries, of which these columns alone are read."""
+        return Summaries(self._step, self._shards, list(columns))

@@ -106,8 +106,8 @@ class BowlWorld(World):
         self.turn += 1
         losses = np.where(there, self.losses(), np.nan)
         beside = np.where(there, self.at(reference["theta"]), np.nan) if reference else np.full(self.groups, np.nan)
-        vectors = torch.from_numpy((self.slopes() * there[:, None]).astype(np.float32))
-        return GroupGradients(losses, vectors, beside)
+        vectors = torch.from_numpy(self.slopes()[there].astype(np.float32))
+        return GroupGradients(losses, np.flatnonzero(there), vectors, beside)
 
     def validation_gradient(self):
         import torch
@@ -198,9 +198,9 @@ class Memory:
         self.lines.append(line)
 
 
-def learned(mixer, rows, memory=None):
+def learned(mixer, rows, memory=None, names="abcdefgh"):
     """What a mixer says of groups with these numbers of rows."""
-    return mixer.learn(groups(*rows), [pa.table({"group": pa.array(["a"])})], memory or Memory())
+    return mixer.learn(groups(*rows, names=names), [pa.table({"group": pa.array(["a"])})], memory or Memory())
 
 
 def bytes_of(found):

@@ -22,7 +22,9 @@ class LanguageMixProxy(Section):
 
     kind: Literal["language"] = "language"
     text: str | None = Field(None, description="Column of texts; null: the text of the input.")
-    max_length: int = Field(128, ge=8, le=8192, description="Tokens of a row; the rest is cut off.")
+    max_length: int = Field(
+        128, ge=8, le=8192, description="Tokens of a row; the rest is cut off. 16 characters for each are read at most."
+    )
     vocabulary: int = Field(4096, ge=300, le=65536, description="Tokens of the tokenizer.")
     width: int = Field(128, ge=16, le=2048, description="Of the model.")
     layers: int = Field(2, ge=1, le=24, description="Of the model.")
@@ -48,8 +50,18 @@ class Learned(Mixture):
     rounds: int = Field(8, ge=1, le=1000, description="Times that proportions are set anew during the training.")
     batch_size: int = Field(32, ge=2, le=65536, description="Rows of a training step.")
     learning_rate: float = Field(1e-3, gt=0, le=1, description="Highest; a cosine behind a warm-up.")
-    train_rows: int = Field(20_000, ge=2, description="Rows of each group that the proxy learns from, at most.")
-    validation_rows: int = Field(256, ge=1, description="Rows of each group that its loss is measured on, at most.")
+    train_rows: int = Field(
+        20_000,
+        ge=2,
+        description="Rows of each group that the proxy learns from, at most. All groups together have 400,000 or a "
+        "gigabyte, whichever is less: many groups have fewer each, and a warning says how many.",
+    )
+    validation_rows: int = Field(
+        256,
+        ge=1,
+        description="Rows of each group that its loss is measured on, at most; a quarter of what `train_rows` says may "
+        "be learned from where groups are many.",
+    )
     proxy_seed: int = Field(0, ge=0, le=2**63 - 1, description="Of the proxy's weights, rows, batches.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="`auto` takes a CUDA device where there is one.")
     apply: Literal["rounds", "average", "last"] = Field(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -64,6 +64,10 @@ class Pools(Section):
         "printed", description="The floor outside of the repetition, as printed, or within it, as the released code."
     )
     curves: Curves | None = Field(None, description="Fit utilities and half-lives, instead of giving them.")
+
+    def output_fields(self) -> dict[str, Any]:
+        """See `Section`; the file of validation rows counts by its content, not by its name."""
+        return self.model_dump(mode="json", exclude={"curves": {"validation"}})
 
     def shortened(self) -> tuple[Self, float]:
         """See `Section`: two passes over each bucket instead of all."""

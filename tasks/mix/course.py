@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from storage.states import Checkpoint, State
+from tasks import stopping
 from tasks.mix.proxy import Proxy
 from tasks.score.proxy_training import SAVE_SECONDS, SAVE_SHARE
 
@@ -47,9 +49,10 @@ class Course:
 
     proxy: Any  # a Proxy, or a GradientProxy for the methods that need one
 
-    def __init__(self, proxy: Proxy, kind: str, rounds: int, checkpoint: Checkpoint) -> None:
-        """Goes on from what is saved in `checkpoint`; `rounds` are those to be had, as lines for the log tell them."""
+    def __init__(self, proxy: Proxy, kind: str, rounds: int, checkpoint: Checkpoint, names: Sequence[str] = ()) -> None:
+        """Goes on from what is saved in `checkpoint`; the log tells the `rounds` to be had, and groups by `names`."""
         self._new, self._kind, self._of, self._checkpoint = proxy, kind, rounds, checkpoint
+        self._names = names or [str(number + 1) for number in range(proxy.groups)]
         self.groups, self.proxy = proxy.groups, proxy
         self.values: State = {"run": np.int64(-1), "total": np.int64(0)}
         saved = checkpoint.load() or {}
@@ -58,6 +61,7 @@ class Course:
             self.values = parts["values"]
             self.proxy = proxy.fresh(int(self.values["total"]))
             self.proxy.restore(parts["proxy"])
+            checkpoint.tell(f"{kind}: goes on from {self._place()}")
         self._last, self._took, self._told = time.monotonic(), 0.0, time.monotonic()
 
     # ------------------------------------------------------------------------------------------------------- training
@@ -126,31 +130,39 @@ class Course:
 
     # ------------------------------------------------------------------------------------------------- log, checkpoint
     def save(self) -> None:
-        """Save, if the last time is long ago; tell how far it is now and then. Call it between two pieces of work."""
+        """Save, if the last time is long ago; tell how far it is now and then. Call it between two pieces of work.
+
+        Raises:
+            Interrupted: The run is to end; it is saved.
+        """
         if time.monotonic() - self._told >= TELL_SECONDS:
             self.tell()
         began = time.monotonic()
-        if began - self._last >= max(SAVE_SECONDS, self._took / SAVE_SHARE):
+        if stopping.is_told() or began - self._last >= max(SAVE_SECONDS, self._took / SAVE_SHARE):
             state = {f"values/{name}": value for name, value in self.values.items()}
             self._checkpoint.save(state | {f"proxy/{name}": value for name, value in self.proxy.state().items()})
             self._last = time.monotonic()
             self._took = self._last - began
+        stopping.check()
 
     def tell(self) -> None:
         """Tell the log how far it is."""
-        parts = [f"{self._kind}: round {self.rounds} of {self._of}"]
-        parts.append(f"training {int(self.values['run']) + 1}, step {self.proxy.step:,} of {self.proxy.total:,}")
+        parts = [f"{self._kind}: {self._place()}"]
         if "losses" in self.values:
-            parts.append(f"losses {_numbers(self.values['losses'])}")
+            parts.append(f"losses {self._numbers(self.values['losses'])}")
         if self.rounds:
-            parts.append(f"proportions {_numbers(self.proportions[-1])}")
-        self._checkpoint.tell(", ".join(parts))
+            parts.append(f"proportions {self._numbers(self.proportions[-1])}")
+        self._checkpoint.tell("; ".join(parts))
         self._told = time.monotonic()
+
+    def _place(self) -> str:
+        training = f"training {int(self.values['run']) + 1}, step {self.proxy.step:,} of {self.proxy.total:,}"
+        return f"round {self.rounds} of {self._of}, {training}"
+
+    def _numbers(self, values: np.ndarray) -> str:
+        told = [f"{name} {value:.3f}" for name, value in zip(self._names, values, strict=True)]
+        return ", ".join(told[:TOLD_GROUPS]) + (", …" if len(told) > TOLD_GROUPS else "")
 
 
 def _under(prefix: str, state: State) -> State:
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-
-
-def _numbers(values: np.ndarray) -> str:
-    return " ".join(f"{value:.3f}" for value in values[:TOLD_GROUPS]) + (" …" if len(values) > TOLD_GROUPS else "")

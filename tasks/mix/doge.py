@@ -51,8 +51,14 @@ def update(
     if not (rate > 0 and mu > 0 and np.isfinite([rate, mu]).all()):
         raise ValueError(f"`rate` is {rate} and `mu` {mu}; both must be above 0 and finite")
     norms, own = group_norms(gradients), group_norms(validation[None])[0]
-    dots = finite("gradients @ validation", _floats(gradients @ validation), len(old))
-    dots *= _clip(norms) * _clip(own)
+    return _moved(old, norms, _floats(gradients @ validation), own, rate, mu)
+
+
+def _moved(
+    old: np.ndarray, norms: np.ndarray, dots: np.ndarray, own: float, rate: float, mu: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """As `update`, of the norms of the groups' gradients and their products with the validation rows': `(m,)` each."""
+    dots = finite("gradients @ validation", dots, len(old)) * _clip(norms) * _clip(own)
     mean = float((norms * _clip(norms)).mean())
     scores = np.clip(rate * dots / (mean + 1e-6), 0.0, HIGHEST * rate)
     return tilted(old, scores / mu), scores
@@ -79,8 +85,10 @@ class DogeMix(StepwiseMix):
         """See `StepwiseMix`."""
         proxy, values = course.proxy, course.values
         found, wanted = proxy.gradients(uniform(course.groups)), proxy.validation_gradient()
-        norms = group_norms(found.vectors)
-        if not np.isfinite(norms).all() or not np.isfinite(group_norms(wanted[None])).all():
+        norms, dots = np.zeros((2, course.groups))  # 0 of the groups that are not in the batch
+        norms[found.there], own = group_norms(found.vectors), group_norms(wanted[None])[0]
+        if not np.isfinite([*norms, own]).all():
             raise Diverged(f"the proxy's gradient is not finite at step {proxy.step:,}")
-        values["weights"], _ = update(values["weights"], found.vectors, wanted, proxy.rate(), self.config.mu)
-        return weighted(found.vectors, values["weights"] * _clip(norms))
+        dots[found.there] = _floats(found.vectors @ wanted)
+        values["weights"], _ = _moved(values["weights"], norms, dots, own, proxy.rate(), self.config.mu)
+        return weighted(found, values["weights"] * _clip(norms))

@@ -87,7 +87,7 @@ class DoremiMix(StepwiseMix):
             raise Diverged(f"the proxy's loss is not finite at step {course.proxy.step:,}")
         moved = update(values["weights"], excess, values["scores"], self.config.step_size, self.config.smoothing)
         values["weights"], values["scores"] = moved
-        return weighted(found.vectors, values["weights"])
+        return weighted(found, values["weights"])
 
     def more(self, course: Course) -> dict[str, Any]:
         """What the reference reached."""

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
+from blake3 import blake3
 
 from storage.fingerprints import fingerprint
-from tasks.mix.permutation import keys, permute_each
+from tasks.mix.permutation import SEED_BYTES, keys, keys_each, permute_each
 
 SLICE = 1 << 19
 """Draws that are found at once, about."""
@@ -209,20 +210,29 @@ class DrawPlan:
     def _mixed(self, places: np.ndarray, in_round: np.ndarray, *, inverse: bool) -> np.ndarray:
         """Places within rounds that stand by group, shuffled; or, if `inverse`, put back."""
         sizes = np.diff(self._rounds)[in_round]
-        keys = [keys_of(self.seed, "round", number, 0) for number in range(len(self.counts))]
-        return permute_each(places, sizes, keys, in_round, inverse=inverse)
+        return permute_each(places, sizes, self._round_keys, in_round, inverse=inverse)
+
+    @cached_property
+    def _round_keys(self) -> np.ndarray:
+        """The keys of each round's order: uint64 `(rounds, 6)`."""
+        return np.stack([keys(seed_of(self.seed, "round", number, 0)) for number in range(len(self.counts))])
 
     def _shuffled(self, at: np.ndarray, groups: np.ndarray, passes: np.ndarray, *, inverse: bool) -> np.ndarray:
         """Positions among the rows of their groups in the order of a pass; or, if `inverse`, the turns of positions."""
-        seeds, which = np.unique(passes * len(self.rows) + groups, return_inverse=True)
-        keys = [keys_of(self.seed, "rows", one % len(self.rows), one // len(self.rows)) for one in seeds.tolist()]
-        return permute_each(at, self.rows[groups], keys, which, inverse=inverse)
+        orders, which = np.unique(passes * len(self.rows) + groups, return_inverse=True)
+        number, group = np.divmod(orders, max(1, len(self.rows)))
+        return permute_each(at, self.rows[groups], rows_keys(self.seed, group, number), which, inverse=inverse)
 
 
-@lru_cache(1 << 16)
-def keys_of(seed: int, *what: str | int) -> np.ndarray:
-    """The keys of one seeded permutation; kept, as every shard needs those of the groups that it has."""
-    return keys(seed_of(seed, *what))
+def rows_keys(seed: int, groups: np.ndarray, passes: np.ndarray) -> np.ndarray:
+    """The keys of the orders that groups have in passes, `keys(seed_of(seed, "rows", group, pass))`: uint64 `(n, 6)`.
+
+    Made anew at every call, at about 1 µs each: all groups and passes of a mix may be too many to be kept.
+    """
+    # What `fingerprint` digests, spelt out: it would be most of the time.
+    orders = zip(groups.tolist(), passes.tolist(), strict=True)
+    texts = (b'{"of":["rows",%d,%d],"seed":%d}' % (*order, seed) for order in orders)
+    return keys_each(b"".join([blake3(text).digest(length=SEED_BYTES) for text in texts]))
 
 
 def seed_of(seed: int, *what: str | int) -> int:
@@ -239,11 +249,11 @@ def shard_draws(plan: DrawPlan, rows: np.ndarray, groups: np.ndarray, offsets: n
         groups: int64 `(n,)`: their groups.
         offsets: int64 `(groups,)`: surviving rows of each group in earlier shards.
     """
+    # By group: so the keys of a group's passes are made once, or for each of the slices that the group is cut into.
     order = np.argsort(groups, kind="stable")
+    rows, groups = rows[order], groups[order]
     counts = np.bincount(groups, minlength=len(offsets))
-    ordinals = np.empty(len(rows), np.int64)
-    ordinals[order] = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
-    ordinals += offsets[groups]
+    ordinals = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts) + offsets[groups]
     # A slice of the rows at a time: the passes over them take several times the room of what comes out.
     ends = np.cumsum(np.ceil(plan.counts.sum(axis=0) / np.maximum(1, plan.rows))[groups])
     weights, parts = plan.weights(), []

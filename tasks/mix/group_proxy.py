@@ -9,7 +9,7 @@ CPU: so the weights do not depend on how many threads there are.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 MOMENTS = ("exp_avg", "exp_avg_sq")
 TRAINING, VALIDATION, GROUPS = 61, 67, 71
 """What is drawn at random: rows to learn from, rows to be measured on, the groups of a batch."""
+
+AT_ONCE = 32
+"""Pieces whose gradients may be in memory together."""
 
 
 class Corpus(Protocol):
@@ -120,7 +123,7 @@ class GroupProxy:
                     counts = self._counts(shares)
                 batch = np.concatenate(self._train.take(counts))
                 places = self._corpus.pieces(batch, np.arange(len(batch)), self.PIECES)
-                _, (gradient,) = self._summed(partial(self._corpus.loss, self._weights, batch), [places])
+                ((_, gradient),) = self._gradients(partial(self._corpus.loss, self._weights, batch), [places])
                 self._update(gradient)
                 total += counts
         return total / total.sum()
@@ -170,14 +173,14 @@ class GroupProxy:
         places = [self._corpus.pieces(batch, np.flatnonzero(group == g)) for g in there]
         losses, known = np.full(self.groups, np.nan), np.full(self.groups, np.nan)
         with steady(self._device):
-            losses[there], found = self._summed(partial(self._corpus.loss, self._weights, batch), places)
+            vectors = torch.empty(len(there), self._size, device=self._device)
+            found = self._gradients(partial(self._corpus.loss, self._weights, batch), places)
+            for place, (loss, vector) in enumerate(found):
+                losses[there[place]], vectors[place] = loss, vector
             if reference is not None:
                 work = partial(self._corpus.loss, self._placed(reference), batch)
                 known[there] = measured(work, places, self._run)
-            vectors = torch.zeros(self.groups, found[0].numel(), device=self._device)
-            for g, vector in zip(there.tolist(), found, strict=True):
-                vectors[g] = vector
-        return GroupGradients(losses, vectors, known)
+        return GroupGradients(losses, there, vectors, known)
 
     def validation_gradient(self) -> torch.Tensor:
         """Gradient of the mean, over groups, of the losses of the next batch of validation rows: float32 `(P,)`.
@@ -190,14 +193,15 @@ class GroupProxy:
         rows = self._held.take(np.full(self.groups, each))
         with steady(self._device):
             places = [self._corpus.held_pieces(own) for own in rows]
-            _, found = self._summed(partial(self._corpus.held_loss, self._weights), places)
-            return torch.stack(found).mean(0)
+            total = torch.zeros(self._size, device=self._device)
+            for _, vector in self._gradients(partial(self._corpus.held_loss, self._weights), places):
+                total += vector
+            return total / self.groups
 
     def apply(self, gradient: torch.Tensor) -> None:
         """Take one optimiser step with this gradient, float32 `(P,)`; clipped to norm 1."""
-        size = sum(value.numel() for value in self._weights.values())
-        if tuple(gradient.shape) != (size,):
-            raise ValueError(f"`gradient` is {tuple(gradient.shape)}; it must be ({size},)")
+        if tuple(gradient.shape) != (self._size,):
+            raise ValueError(f"`gradient` is {tuple(gradient.shape)}; it must be ({self._size},)")
         with steady(self._device):
             self._update(gradient)
 
@@ -209,6 +213,11 @@ class GroupProxy:
         return self._config.learning_rate * share
 
     # ---------------------------------------------------------------------------------------------------------- within
+    @property
+    def _size(self) -> int:
+        """P: numbers in the weights."""
+        return sum(value.numel() for value in self._weights.values())
+
     def _checked(self, proportions: np.ndarray) -> np.ndarray:
         shares = np.asarray(proportions, np.float64)
         if shares.shape != (self.groups,) or not (shares >= 0).all() or not abs(shares.sum() - 1) < 1e-6:
@@ -220,21 +229,20 @@ class GroupProxy:
     def _counts(self, shares: np.ndarray) -> np.ndarray:
         return drawn_counts(shares, self._config.batch_size, [self._config.proxy_seed, GROUPS, self.step])
 
-    def _summed(
+    def _gradients(
         self, loss: Callable[[Any], Loss], parts: list[list[np.ndarray]]
-    ) -> tuple[np.ndarray, list[torch.Tensor]]:
-        """Mean loss over the pieces of each part, float64 `(parts,)`, and its gradients, float32 `(P,)` each."""
-        import torch
-
+    ) -> Iterator[tuple[float, torch.Tensor]]:
+        """Of each part the mean loss over its pieces, summed in their order, and its gradient, float32 `(P,)`."""
         flat = [piece for pieces in parts for piece in pieces]
-        found = iter(list(self._run(partial(_gradient, loss, list(self._weights.values())), flat)))
-        losses, gradients = [], []
+        work = partial(_gradient, loss, list(self._weights.values()))
+        found = (one for at in range(0, len(flat), AT_ONCE) for one in self._run(work, flat[at : at + AT_ONCE]))
         for pieces in parts:
-            one = [next(found) for _ in pieces]
-            count = sum(number for _, _, number in one)
-            losses.append(sum(value for value, _, _ in one) / count)
-            gradients.append(torch.stack([vector for _, vector, _ in one]).sum(0) / count)
-        return np.array(losses), gradients
+            value, vector, count = next(found)
+            for _ in pieces[1:]:
+                more, other, number = next(found)
+                value, count = value + more, count + number
+                vector += other
+            yield value / count, vector.div_(count)
 
     def _update(self, gradient: torch.Tensor) -> None:
         norm = float(gradient.square().sum().sqrt())

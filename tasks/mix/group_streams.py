@@ -19,7 +19,8 @@ class Streams:
 
     def take(self, counts: np.ndarray) -> list[np.ndarray]:
         """The next rows of each group, as many as `counts` `(m,)` says: int64 each."""
-        taken = [self._next(group, int(count)) for group, count in enumerate(counts)]
+        none = np.zeros(0, np.int64)
+        taken = [self._next(group, count) if count else none for group, count in enumerate(counts.tolist())]
         self.places = self.places + counts
         return taken
 

@@ -75,6 +75,8 @@ class LearnedMix:
         facts: dict[str, Any] = {"kind": self.config.kind, "mode": self.mode, "groups": learned}
         warnings = [*built.told, *_kept_natural(left_out)]
         law, own = uniform(len(learned))[None] if learned else np.empty((1, 0)), _NOTHING
+        if len(learned) == 1:
+            warnings.append(f"nothing is learned: {learned[0]!r} is the only group that a proxy can learn of")
         if len(learned) > 1:
             law, own = self._learned(built.proxy, learned, checkpoint, warnings)
         shares = np.repeat(natural[None], len(law), axis=0)
@@ -87,7 +89,7 @@ class LearnedMix:
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """Rounds of proportions of the groups that are learned on, float64 `(r, m)`, and facts; adds to `warnings`."""
         begun = self.begins_with(names)
-        course, stopped = Course(proxy, self.config.kind, self.config.rounds, checkpoint), None
+        course, stopped = Course(proxy, self.config.kind, self.config.rounds, checkpoint, names), None
         try:
             self.follow(course)
             course.tell()

@@ -17,8 +17,10 @@ class GroupGradients(NamedTuple):
 
     losses: np.ndarray
     """float64 `(m,)`: mean training loss of each group's rows in the batch; NaN of a group that has none there."""
+    there: np.ndarray
+    """int64 `(k,)`, ascending: the groups that have rows in the batch."""
     vectors: torch.Tensor
-    """float32 `(m, P)`, on the proxy's device: gradient of each of these losses; 0 of a group that has none."""
+    """float32 `(k, P)`, on the proxy's device: gradient of the loss of each group in `there`."""
     reference: np.ndarray
     """float64 `(m,)`: the losses of the same rows by the reference's weights, if `gradients` was given any; NaN."""
 

@@ -49,6 +49,10 @@ class PairSource:
     def check_columns(self, schema: pa.Schema) -> None:
         """No column is the user's."""
 
+    def row_bytes(self, schema: pa.Schema) -> int:
+        """Of a row of a payload with this schema: both embeddings."""
+        return sum(schema.field(name).type.byte_width for name in TOWERS)
+
     def payload(self, rows: pa.Table) -> tuple[pa.Table, np.ndarray]:
         """Both embeddings of the rows that have both, and which do, bool `(n,)`."""
         usable = np.ones(rows.num_rows, bool)

@@ -7,8 +7,8 @@ of the batch, and of a group over those of its rows.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,15 +17,28 @@ from configs.methods.learned import LanguageMixProxy
 from configs.methods.proxies import LanguageProxy
 from storage.view import TEXT
 from tasks.score.causal_lm import SLICE, Encoded, planned
-from tasks.score.proxy_language import LOGITS, NewModel, check_text, read_column, token_losses, trained_tokenizer
+from tasks.score.proxy_language import (
+    CHARACTERS_PER_TOKEN,
+    LOGITS,
+    NewModel,
+    check_text,
+    read_column,
+    token_losses,
+    trained_tokenizer,
+)
 
 if TYPE_CHECKING:
     import torch
 
     Weights = dict[str, torch.Tensor]
+    # Of a group. Arrow's are read a slice at a time, for Python's take several times as much memory.
+    Texts = Sequence[str] | Any  # pa.ChunkedArray
 
 TOKENIZER_CHARACTERS = 1 << 20
 """Of each group, at most, that the tokenizer learns from."""
+
+FIRST_SLICE = 256
+"""Texts that are read at once for the tokenizer, which takes few."""
 
 HELD_LOGITS = LOGITS // 4
 """Of a forward pass over validation rows: small enough that some may be in the model at once, with gradients."""
@@ -47,20 +60,27 @@ class TextSource:
         for name in self.input_columns:
             check_text(schema.field(name).type, name)
 
+    def row_bytes(self, schema: pa.Schema) -> int:
+        """Of a row of a payload: as much text as may become tokens, a byte for each character."""
+        return CHARACTERS_PER_TOKEN * self._config.max_length
+
     def payload(self, rows: pa.Table) -> tuple[pa.Table, np.ndarray]:
         """`text` of the rows that have one, and which do, bool `(n,)`; as much of it as may become tokens."""
-        texts = read_column(rows[self._column], self._column, self._config.max_length)
-        usable = np.array([bool(text) for text in texts], bool)
-        return pa.table({"text": pa.array(texts, pa.large_string())}).filter(pa.array(usable)), usable
+        found, usable = [pa.array([], pa.large_string())], [np.zeros(0, bool)]
+        for at in range(0, rows.num_rows, SLICE):
+            part = rows[self._column].slice(at, SLICE)
+            texts = read_column(part, self._column, self._config.max_length)
+            usable.append(np.array([bool(text) for text in texts], bool))
+            found.append(pa.array([text for text in texts if text], pa.large_string()))
+        return pa.table({"text": pa.concat_arrays(found)}), np.concatenate(usable)
 
     def corpus(self, train: list[pa.Table], held: list[pa.Table], seed: int, device: str) -> TextCorpus:
         """The corpus of each group's payloads, to learn from and to be measured on."""
-        learned = [part["text"].to_pylist() for part in train]
         shape = self._config.model_dump(include={"max_length", "vocabulary", "width", "layers", "heads"})
         config = LanguageProxy(**shape)
-        state = trained_tokenizer((text for texts in learned for text in _first(texts)), config.vocabulary)
-        model = NewModel(config, state.tobytes().decode())
-        return TextCorpus(model, learned, [part["text"].to_pylist() for part in held], seed, device)
+        first = (text for part in train for text in _first(part["text"]))
+        model = NewModel(config, trained_tokenizer(first, config.vocabulary).tobytes().decode())
+        return TextCorpus(model, [part["text"] for part in train], [part["text"] for part in held], seed, device)
 
 
 class TextCorpus:
@@ -72,9 +92,9 @@ class TextCorpus:
 
     threads = True
 
-    def __init__(self, model: NewModel, train: list[list[str]], held: list[list[str]], seed: int, device: str) -> None:
+    def __init__(self, model: NewModel, train: Sequence[Texts], held: Sequence[Texts], seed: int, device: str) -> None:
         self.model, self._seed, self._device = model, seed, device
-        self._encoded = _encoded(model, [text for texts in (*train, *held) for text in texts])
+        self._encoded = _encoded(model, [*train, *held])
         self._lengths = np.diff(self._encoded.offsets)
         ends = np.cumsum([len(texts) for texts in (*train, *held)])
         rows = np.split(np.arange(int(ends[-1])), ends[:-1])
@@ -105,22 +125,30 @@ class TextCorpus:
         return losses.sum(), len(losses)
 
 
-def _first(texts: list[str]) -> Iterator[str]:
+def _slices(texts: Texts, rows: int) -> Iterator[list[str]]:
+    """Texts, so many at a time."""
+    for at in range(0, len(texts), rows):
+        part = texts[at : at + rows]
+        yield part.to_pylist() if isinstance(part, pa.ChunkedArray) else list(part)
+
+
+def _first(texts: Texts) -> Iterator[str]:
     """The first texts, up to as many characters as the tokenizer learns from."""
     read = 0
-    for text in texts:
+    for text in (text for part in _slices(texts, FIRST_SLICE) for text in part):
         if read >= TOKENIZER_CHARACTERS:
             return
         yield text
         read += len(text)
 
 
-def _encoded(model: NewModel, texts: list[str]) -> Encoded:
-    """Token ids of texts, none empty, between end-of-text tokens; cut at the model's length."""
-    pieces = [np.zeros(0, np.int32)]
-    for at in range(0, len(texts), SLICE):
-        for ids in model.ids(texts[at : at + SLICE]):
-            pieces.append(np.array([*model.begin, *ids, *model.end][: model.max_length], np.int32))
-    lengths = [len(piece) for piece in pieces]  # the first is 0
-    rows = np.arange(len(texts))
-    return Encoded(rows, np.concatenate(pieces), np.cumsum(lengths, dtype=np.int64), np.ones(len(rows), np.int64))
+def _encoded(model: NewModel, groups: Sequence[Texts]) -> Encoded:
+    """Token ids of the texts of all groups, none empty, between end-of-text tokens; cut at the model's length."""
+    pieces, lengths = [np.zeros(0, np.int32)], [0]
+    for part in (part for texts in groups for part in _slices(texts, SLICE)):
+        rows = [[*model.begin, *ids, *model.end][: model.max_length] for ids in model.ids(part)]
+        lengths += map(len, rows)
+        pieces.append(np.fromiter((one for row in rows for one in row), np.int32, sum(map(len, rows))))
+    count = len(lengths) - 1
+    offsets = np.cumsum(lengths, dtype=np.int64)
+    return Encoded(np.arange(count), np.concatenate(pieces), offsets, np.ones(count, np.int64))

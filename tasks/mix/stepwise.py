@@ -13,6 +13,7 @@ import numpy as np
 
 from tasks.mix.course import Course, Diverged
 from tasks.mix.learning import LearnedMix
+from tasks.mix.proxy import GroupGradients
 from tasks.score.proxy_training import steady
 
 if TYPE_CHECKING:
@@ -56,8 +57,9 @@ class StepwiseMix(LearnedMix):
         raise NotImplementedError
 
 
-def weighted(vectors: torch.Tensor, weights: np.ndarray) -> torch.Tensor:
-    """Sum over groups of weight times gradient: float32 `(P,)`, on the gradients' device."""
+def weighted(found: GroupGradients, weights: np.ndarray) -> torch.Tensor:
+    """Sum over groups of weight, float64 `(m,)`, times gradient: float32 `(P,)`, on the gradients' device."""
     import torch
 
-    return torch.as_tensor(weights, dtype=vectors.dtype, device=vectors.device) @ vectors
+    vectors = found.vectors
+    return torch.as_tensor(weights[found.there], dtype=vectors.dtype, device=vectors.device) @ vectors

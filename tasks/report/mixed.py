@@ -13,7 +13,7 @@ from typing import Any
 from configs.curate import Report
 from tasks.report import rounds
 from tasks.report.weighed import NAMED
-from tasks.report.wording import clean, count, figure
+from tasks.report.wording import clean, count, figure, number
 
 RHO = (
     "rho tells what uneven weight costs: with rho 0.4 an average over the mix is as uncertain as one over 40 % as many "
@@ -47,7 +47,7 @@ def warnings(mixed: Mapping[str, Any] | None, settings: Mapping[str, Any]) -> li
     if over:
         names = ", ".join(repr(clean(name, 80)) for name in worn["names"][:over])
         who = f"{count(over)} {'group is' if over == 1 else 'groups are'} repeated more than {most:g} times"
-        told = f"{who} (`report.epochs_warning`), the most {figure(worn['epochs'][0], 3)}: {names}"
+        told = f"{who} (`report.epochs_warning`), the most {number(worn['epochs'][0])}: {names}"
         more = f" and {count(over - NAMED)} more" if over > NAMED else ""
         found.append(("repeats", f"{told}{more}. Set `mix.max_epochs`, or lower `mix.budget`"))
     return found
@@ -56,7 +56,7 @@ def warnings(mixed: Mapping[str, Any] | None, settings: Mapping[str, Any]) -> li
 def _doubts(mixed: Mapping[str, Any]) -> list[tuple[float, str, str]]:
     """Each number that a threshold is held against, what a low one means, and what may be done about it."""
     rows, heavy, exact, near = mixed["rows"], mixed["heaviest"], mixed["exact"], mixed["near"]
-    who = f"{clean(heavy['group'], 80)!r} has {figure(heavy['weight'], 3)} times its natural share"
+    who = f"{clean(heavy['group'], 80)!r} has {number(heavy['weight'])} times its natural share"
     worth = f"the {count(rows['n'])} rows of the mix weigh as much as {count(rows['ess'])} of equal weight"
     alike = "with rows that are {} counted as one, the effective rows of the mix are {}{} and not {}: a share of"
     found = [
@@ -93,8 +93,9 @@ def headline(mixed: Mapping[str, Any]) -> str:
     deff = "" if rows["deff"] is None else f", design effect {figure(rows['deff'], 3)}"
     group = f" (group {clean(worn['group'], 80)})" if len(mixed["groups"]) > 1 else ""
     return (
-        f"Mix efficiency rho {figure(mixed['efficiency'], 3)}; its {count(rows['n'])} rows weigh as much as "
-        f"{count(rows['ess'])} of equal weight{deff}; {figure(worn['most'], 3)} epochs at most{group}."
+        f"Groups: rho {figure(mixed['efficiency'], 3)} of their shares against the natural ones. Rows: the "
+        f"{count(rows['n'])} that are used weigh as much as {count(rows['ess'])} of equal weight (rho "
+        f"{figure(rows['rho'], 3)}{deff}). At most {number(worn['most'])} epochs{group}."
     )
 
 

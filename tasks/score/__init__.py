@@ -25,7 +25,11 @@ class Scorer(Protocol):
 
 
 class FittedScorer(Scorer, Protocol):
-    """A scorer that learns from all shards first; built as `Class(config, state=state)` for `run`, else without."""
+    """A scorer that learns from all shards first; built as `Class(config, state=state)` for `run`, else without.
+
+    One whose fit reads no rows says so by an attribute `learns_from_rows` that is False (True if left out): it gets no
+    summaries, and stays the same step when shards come.
+    """
 
     def summarise(self, rows: pa.Table) -> pa.Table:
         """What `fit` has to know of one shard: its `needs`, and `row: int64`, of the rows that no stage failed."""

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from tasks import stopping
 from tasks.embed.encoder import single_threads
 from tasks.embed.stream import ahead
 from tasks.score.logits import Block
@@ -66,6 +67,7 @@ class Progress:
 
     def add(self, rows: int) -> None:
         """So many rows more are done."""
+        stopping.check()
         self._done += rows
         if time.monotonic() - self._last >= TELL_SECONDS:
             of = f" of {self._total:,}" if self._total is not None else ""

@@ -18,6 +18,7 @@ import numpy as np
 from configs.errors import ConfigError
 from configs.methods.proxies import Trajectory
 from storage.states import Checkpoint, State
+from tasks import stopping
 from tasks.score.blockwise import worker_threads
 
 if TYPE_CHECKING:
@@ -91,6 +92,9 @@ class Training:
         last, took = time.monotonic(), 0.0
         with steady(self._device):
             while self.step < self.total:
+                if stopping.is_told() and checkpoint:
+                    checkpoint.save(self.state() | more)
+                stopping.check()
                 self.advance()
                 if checkpoint and time.monotonic() - last >= max(SAVE_SECONDS, took / SAVE_SHARE):
                     began = time.monotonic()

@@ -24,6 +24,7 @@ from storage.states import Checkpoint, State
 from tasks import Result
 from tasks.annotate.entries import encode_vocabulary
 from tasks.annotate.zero_shot import ZeroShotAnnotator
+from tasks.by_column import only
 from tasks.sample.concepts import Labels, encode, without_repeats
 from tasks.score import skill_reference, skills
 from tasks.score.skill_merging import merge
@@ -35,7 +36,7 @@ __all__ = ["SkillGraph", "ablated", "adjacency", "degrees", "direction", "merge"
 
 Pairs = Literal["unordered", "ordered"]
 Parts = Literal["full", "nodes", "edges", "none"]
-SKILLS, VECTOR = "skills", "vector"
+SKILLS, VECTOR, WORD, SUM = "skills", "vector", "word", "sum"
 
 
 # ---------------------------------------------------------------------------------------------------------------- graph
@@ -156,7 +157,7 @@ class SkillGraph:
     def __init__(self, config: Config, *, state: State | None = None) -> None:
         self.config, self._state = config, state
         self._column = f"{config.against}_embedding"
-        self._lists = config.reference is None or config.vectors == "rows"
+        self._lists = self.learns_from_rows = config.reference is None or config.vectors == "rows"
         self.needs: tuple[str, ...] = (*((config.skills,) if self._lists else ()), self._column)
         self.input_columns: tuple[str, ...] = (config.skills,) if self._lists and config.skills != "concepts" else ()
         self.provides: tuple[str, ...] = (config.name,)
@@ -196,14 +197,23 @@ class SkillGraph:
 
     # ---- the graph
     def summarise(self, rows: pa.Table) -> pa.Table:
-        """The lists of skills that are not null, and their rows' embeddings where skills' vectors are made of them."""
+        """The lists of skills that are not null; and what skills' vectors are made of, where rows make them.
+
+        That is the shard's skills with the sums of their rows' directions, in the first rows; or, if that is more, the
+        rows' embeddings. Sums are of integers, so either gives the same bytes in the end. Merging changes no sum:
+        merged skills go by the vector of one, and are counted once in a row by the lists.
+        """
         if not self._lists:
             return pa.table({SKILLS: pa.array([], pa.list_(pa.string()))})
-        found = {SKILLS: rows[self.config.skills]}
-        if self.config.vectors == "rows":
-            found[VECTOR] = rows[self._column]
-        table = pa.table(found)
-        return table.filter(table[SKILLS].is_valid())
+        there = rows[self.config.skills].is_valid()
+        lists = rows[self.config.skills].filter(there)
+        if self.config.vectors == "names":
+            return pa.table({SKILLS: lists})
+        vectors, none = rows[self._column].filter(there), pa.nulls(len(lists))
+        words, sums = skills.summed(self._read(lists)[0], vectors)
+        if words is None:
+            return pa.table({SKILLS: lists, VECTOR: vectors, WORD: none, SUM: none})
+        return pa.table({SKILLS: lists, VECTOR: none, WORD: words, SUM: sums})
 
     def fit(self, summaries: Iterable[pa.Table], checkpoint: Checkpoint | None = None) -> State:
         """`skills` by name, each with its `rows` and `weight` in the graph, and `direction`, which rows are scored by.
@@ -257,7 +267,7 @@ class SkillGraph:
         if self.config.reference is not None:
             yield from skill_reference.lists_of(self.config.reference, self.config.reference_column)
         else:
-            yield from (table[SKILLS] for table in summaries)
+            yield from (table[SKILLS] for table in only(summaries, SKILLS))
 
     def _vectors(self, words: pa.Array, summaries: Iterable[pa.Table], checkpoint: Checkpoint | None) -> np.ndarray:
         """Unit vectors of skills, float32 `(n, D)`, zeros where there is none."""
@@ -265,7 +275,10 @@ class SkillGraph:
             return self._named(words, checkpoint)
         directions = skills.Directions(len(words))
         for table in summaries:
-            directions.add(*skills.known(self._read(table[SKILLS])[0], words), table[VECTOR])
+            if table[WORD].null_count < table.num_rows:
+                directions.add_sums(words, table[WORD], table[SUM])
+            elif table[VECTOR].null_count < table.num_rows:
+                directions.add(*skills.known(self._read(table[SKILLS])[0], words), table[VECTOR])
         return directions.unit()
 
     def _named(self, words: pa.Array, checkpoint: Checkpoint | None) -> np.ndarray:

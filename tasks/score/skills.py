@@ -231,6 +231,25 @@ class Directions:
             part = np.rint(units(unpack(column.slice(at, BLOCK))) * SCALE).astype(np.int64)
             _add_rows(self._sums, offsets[at : at + len(part) + 1], ids, part)
 
+    def add_sums(self, words: pa.Array, own: pa.ChunkedArray, sums: pa.ChunkedArray) -> None:
+        """Take in sums that were made before, see `summed`; of a word that is none of `words` they are left out."""
+        at = pc.index_in(own.drop_null(), words)
+        known = pc.is_valid(at).to_numpy(zero_copy_only=False)
+        if not known.any():
+            return
+        found = np.frombuffer(b"".join(sums.drop_null().filter(pa.array(known)).to_pylist()), np.int64)
+        found = found.reshape(int(known.sum()), -1)
+        if self._sums is None:
+            self._sums = np.zeros((self._size, found.shape[1]), np.int64)
+        self._sums[at.drop_null().to_numpy()] += found  # no word is there twice
+
+    def binary(self) -> pa.Array:
+        """The sums themselves: large_binary `(size,)`, of int64."""
+        sums = self._sums if self._sums is not None else np.zeros((self._size, 0), np.int64)
+        ends = np.arange(len(sums) + 1, dtype=np.int64) * sums.shape[1] * sums.itemsize
+        buffers = [None, pa.py_buffer(ends), pa.py_buffer(sums)]
+        return pa.Array.from_buffers(pa.large_binary(), len(sums), buffers)
+
     def unit(self) -> np.ndarray:
         """Mean directions, float32 `(size, D)`; zeros for a skill whose rows have no embedding, or cancel out."""
         if self._sums is None:
@@ -239,6 +258,22 @@ class Directions:
         for at in range(0, self._size, BLOCK):
             found[at : at + BLOCK] = units(self._sums[at : at + BLOCK])
         return found
+
+
+def summed(labels: Labels, column: pa.ChunkedArray) -> tuple[pa.Array | None, pa.Array | None]:
+    """The skills of some rows and the sums of `Directions` over these: large_string and large_binary `(rows,)`.
+
+    There are nulls behind the last skill; None, None where the sums would be more bytes than the embeddings.
+    """
+    kept = np.unique(labels.ids)
+    if len(kept) * np.dtype(np.int64).itemsize > len(column) * np.dtype(np.float16).itemsize:
+        return None, None
+    words = labels.words.take(pa.array(kept)).cast(pa.large_string())  # type: ignore[union-attr]
+    directions = Directions(len(kept))
+    directions.add(labels.offsets, np.searchsorted(kept, labels.ids).astype(np.int32), column)
+    behind = len(column) - len(kept)
+    padded = [pa.concat_arrays([one, pa.nulls(behind, one.type)]) for one in (words, directions.binary())]
+    return padded[0], padded[1]
 
 
 @njit(cache=True, nogil=True)

@@ -25,6 +25,7 @@ from storage.fingerprints import digest
 from storage.states import Checkpoint
 from tasks.embed.device import device_slot, resolve_device
 from tasks.mix.course import Course, Diverged
+from tasks.mix.lowest import firsts
 from tasks.mix.proxy_pairs import PairSource
 from tasks.mix.proxy_texts import TextSource
 from tasks.select.pool_buckets import buckets_of, coins_of
@@ -102,12 +103,21 @@ class Measuring:
             rows: The same rows with the columns of `needs`.
             buckets: There will be so many, of this shard's rows in any shares.
         """
-        coin = coins_of(keys["key"].to_numpy())
-        lowest = np.sort(np.argsort(coin, kind="stable")[: self._wanted(buckets)])
-        payload, usable = self._source.payload(rows.take(pa.array(lowest)))
-        place = np.full(keys.num_rows, -1, np.int64)
-        place[lowest[usable]] = np.arange(payload.num_rows)
-        return _beside(keys, payload, place)
+        turned, wanted = _by_coin(keys["key"].to_numpy()), self._wanted(buckets)
+        distinct, place, found = np.unique(turned), np.full(keys.num_rows, -1, np.int64), 0
+        parts = [self._source.payload(rows.slice(0, 0))[0]]
+        for at in range(0, len(distinct), wanted):  # one turn, unless there are rows that cannot be read
+            low, high = distinct[at], distinct[at : at + wanted][-1]
+            near = np.flatnonzero((turned >= low) & (turned <= high))
+            payload, usable = self._source.payload(rows.take(pa.array(near)))
+            near = near[usable]
+            chosen = firsts(np.zeros(len(near)), turned[near], payload)[: wanted - found]
+            place[near[chosen]] = found + np.arange(len(chosen))
+            parts.append(payload.take(pa.array(chosen)))
+            found += len(chosen)
+            if found == wanted:
+                break
+        return _beside(keys, pa.concat_tables(parts), place)
 
     def _wanted(self, buckets: int) -> int:
         """Rows of the sample: drawn from all rows alike, so that hardly a bucket has fewer than are wanted of each."""
@@ -115,15 +125,14 @@ class Measuring:
         return buckets * (each + 4 * int(each**0.5) + 16)
 
     def _gathered(self, summaries: Iterable[pa.Table], lowest: np.ndarray) -> list[pa.Table]:
-        """The sample of each bucket, in the order of coins, one row of each key; all of one size."""
+        """The sample of each bucket, in the order of coins, one row of each key (see `firsts`); all of one size."""
         kept: pa.Table | None = None
         most = self._wanted(len(lowest))
         for table in summaries:
             read = table.filter(table["sampled"]).drop_columns("sampled")
             kept = read if kept is None else pa.concat_tables([kept, read])
-            key = kept["key"].to_numpy()
-            first = np.unique(key, return_index=True)[1]
-            kept = kept.take(pa.array(first[np.argsort(coins_of(key[first]), kind="stable")][:most])).combine_chunks()
+            first = firsts(np.zeros(len(kept)), _by_coin(kept["key"].to_numpy()), kept.drop_columns("key"))
+            kept = kept.take(pa.array(first[:most])).combine_chunks()
         if kept is None:
             raise ConfigError("select pools: there are no rows to measure curves on")
         bucket = buckets_of(kept["key"].to_numpy(), lowest)
@@ -194,6 +203,11 @@ class Measuring:
         own = self._config
         given = own.model_dump(include={"train_rows", "validation_rows", "learning_rate", "device"})
         return Learned(proxy=own.proxy, batch_size=batch, proxy_seed=own.seed, steps=1, rounds=1, **given)
+
+
+def _by_coin(keys: np.ndarray) -> np.ndarray:
+    """A number of each key, uint64 `(n,)`, in the order of their coins, and of the scores where these are equal."""
+    return coins_of(keys) << np.uint64(32) | keys >> np.uint64(32)
 
 
 def _beside(keys: pa.Table, payload: pa.Table, place: np.ndarray) -> pa.Table:

@@ -18,6 +18,7 @@ import pyarrow as pa
 from configs.errors import ColumnError, ConfigError
 from configs.methods.pools import Pools as Config
 from storage.states import Checkpoint, State
+from tasks.by_column import only
 from tasks.select import Decisions, keep_all
 from tasks.select.coins import coins, uid_halves
 from tasks.select.pool_buckets import buckets_of, edges, row_keys, sizes
@@ -212,7 +213,7 @@ class _Keys:
     """The keys of all shards, read at every iteration."""
 
     def __init__(self, summaries: Iterable[pa.Table]) -> None:
-        self._summaries = summaries
+        self._summaries = only(summaries, "key")  # a sample of rows may lie beside
 
     def __iter__(self) -> Any:
         return (table["key"].to_numpy() for table in self._summaries)

@@ -14,20 +14,18 @@ from corpora import config, png, rows, run, write_corpus
 from flows.pipeline import curate
 from flows.reporting import redraw
 from flows.runners import PlainRunner
+from flows.watching import Unwatched
 from storage import files
 from tasks.mix.ess import clustered, design_effect, effective_sample_size, mix_efficiency
 
 PLAIN = {"annotate": None, "score": [], "select": [], "sample": {"kind": "iid", "batch_size": 16, "filter_ratio": 0}}
 
 
-class Onlooker:
+class Onlooker(Unwatched):
     """Remembers the events of a run."""
 
     def __init__(self):
         self.events = []
-
-    def progress(self, *told):
-        """Not looked at."""
 
     def event(self, name, payload):
         """Remember it."""
@@ -68,7 +66,7 @@ def test_a_natural_mix_is_worth_its_rows(corpus):
     assert told["efficiency"] == pytest.approx(1, abs=1e-3) and told["rows"]["rho"] == told["rows"]["deff"] == 1
     assert [name for name, _ in watch.events] == ["mixwright.mix.published"]
     assert not any("rho" in line for line in [*log, *facts(mix)["notes"]])
-    assert "Mix efficiency rho 1; its" in mix.card and "The mix</h2>" in page(mix)
+    assert "Groups: rho 1 of their shares against the natural ones" in mix.card and "The mix</h2>" in page(mix)
 
 
 def test_a_skewed_mix_is_told_as_the_ledger_has_it_and_warned_of(corpus):

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
@@ -11,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from corpora import digests, run
 from mix_samples import kinds
 
@@ -128,3 +133,25 @@ def test_a_proxy_that_diverges_stops_and_says_so(texts):
     warning = next(line for line in told if line.startswith("mix: the proxy diverged"))
     assert "the proportions of" in warning and "take a lower `mix.learning_rate`" in warning
     assert "the proxy diverged by step" in Path(mix.url, "report", "index.html").read_text()
+
+
+@pytest.mark.nightly
+@pytest.mark.flow
+@pytest.mark.timeout(300)
+def test_ctrl_c_in_a_training_stops_it_and_the_same_command_goes_on(texts, tmp_path):
+    law = LAW | {"kind": "aioli", "steps": 1600, "rounds": 8, "sweeps": 1, "burst_steps": 2, "budget": 160}
+    file = tmp_path / "halted.yaml"
+    file.write_text(yaml.safe_dump(settings(texts, law, "-halted").model_dump(mode="json")))
+    command = {"args": [sys.executable, "-m", "flows.cli", "curate", str(file)], "cwd": Path(__file__).parents[2]}
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with subprocess.Popen(**command, **pipes, start_new_session=True) as child:
+        said = []
+        for line in child.stdout:
+            said.append(line)
+            if "aioli: round 2 of 8" in line:
+                os.killpg(child.pid, signal.SIGINT)  # as a terminal does
+    told = "".join(said)
+    assert child.returncode == 130 and "the run was interrupted; what is finished stays" in told
+    assert "Traceback" not in told and "round 8 of 8" not in told
+    again = subprocess.run(**command, **pipes, check=True).stdout
+    assert "aioli: goes on from round" in again and "aioli: round 2 of 8" not in again

@@ -17,6 +17,7 @@ from corpora import config, digests, run, sidecars, write_corpus
 from configs.errors import ConfigError, StageError
 from flows.pipeline import curate
 from flows.runners import PlainRunner
+from flows.watching import Unwatched
 from storage import manifests
 from tasks.score.clusters import WITHOUT
 
@@ -113,13 +114,11 @@ def test_a_bound_is_kept_and_what_falls_short_is_told_in_log_and_report(corpus):
     assert "web was to have" in report and "are not drawn" in report
 
 
-class Seen:
+class Seen(Unwatched):
     """A watch that keeps events."""
 
     def __init__(self) -> None:
         self.events: list[tuple[str, dict[str, Any]]] = []
-
-    def progress(self, stage: str, step: str, done: int, total: int) -> None: ...
 
     def event(self, name: str, payload: dict[str, Any]) -> None:
         self.events.append((name, payload))

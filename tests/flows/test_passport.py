@@ -14,6 +14,7 @@ import yaml
 from corpora import config, digests, run, write_corpus
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 from typer.testing import CliRunner
 
 from configs import loading
@@ -23,9 +24,13 @@ from configs.methods.mix import Static
 from flows import kept_passports, measuring
 from flows.ahead import ahead
 from flows.cli import app
+from flows.group_fit import refuse_unfit
+from flows.group_table import planned, sizes, table
 from flows.measuring import Cost, Sizes, _line, fitted, task_runs
 from flows.passport import look, passport
+from flows.passport_shown import _name, groups, stages, verdict
 from flows.pipeline import examine
+from flows.planning import score_sections
 from flows.sampled import _quotas, rows_of, take, thinned
 from flows.sampling_run import ran
 from flows.shrinking import factors, scaled, shrunk, with_batches
@@ -113,6 +118,18 @@ def test_a_law_that_looks_at_counts_alone_is_measured_as_natural(corpus):
     assert values["store"] == "/x/store" and values["emit"]["out"] == "/x/out"
 
 
+@pytest.mark.parametrize("kind", ["static", "aioli"])
+def test_a_listed_score_that_makes_the_groups_shrinks_with_them(corpus, kind):
+    """Saw: where one of the two was not scaled, StageError: two settings of `train_rows`."""
+    over = {"score": [{"kind": "cluster"}], "mix": {"kind": kind, "groups": {"kind": "cluster"}}}
+    settings = config(corpus, over)
+    assert score_sections(settings)
+    values = shrunk(settings, [{"name": None, "path": "/x"}], "/x", 0.01, learn=True)
+    small = loading.validate(values)
+    made_ = [section for section, _ in score_sections(small) if section.kind == "cluster"]
+    assert [section.train_rows for section in made_] == [2000] == [small.mix.groups.train_rows]
+
+
 @pytest.mark.parametrize(
     "sample",
     [
@@ -135,6 +152,7 @@ LEARNED = {"kind": "language", "text": "text"}
 @pytest.mark.parametrize("kind", ["aioli", "doremi", "doge", "skill_it", "mixing_law"])
 def test_trainings_are_shortened_and_the_short_ones_are_valid(corpus, kind):
     rounds = {} if kind == "mixing_law" else {"rounds": 8}
+    rounds |= {"sweeps": 4} if kind == "aioli" else {}
     settings = config(corpus, {"mix": {"kind": kind, "steps": 2000, "proxy": LEARNED, **rounds}})
     short, factor = settings.mix.shortened()
     assert short.steps == 32 and short.rounds == 1 and factor == 2000 / 32
@@ -179,7 +197,7 @@ def told(seconds, plan=0.0, calls=None):
 
 
 def test_a_short_training_is_made_whole_and_what_it_loads_is_counted_once(corpus):
-    settings = config(corpus, {"mix": {"kind": "aioli", "steps": 2000, "rounds": 8, "proxy": LEARNED}})
+    settings = config(corpus, {"mix": {"kind": "aioli", "steps": 2000, "rounds": 8, "sweeps": 4, "proxy": LEARNED}})
     runs = [(Sizes(100, 2), told(1.0)), (Sizes(100, 8), told(1.0)), (Sizes(400, 8), told(5.0, plan=4.0))]
     found = fitted(settings, told(15.0, plan=14.0), runs, 10_000, 64)
     assert found.seconds["mix"].of(8, 10_000) == pytest.approx(1.0 + 4.0 * 2000 / 32)
@@ -215,6 +233,113 @@ def test_what_the_law_refuses_is_refused_before_anything_is_measured(corpus, mon
     with pytest.raises(ConfigError):
         settings = config(corpus, {"mix": {"kind": "static", "proportions": {"moon": 1.0}}})
         look(settings, examine(settings)[0], 10)
+
+
+def test_a_group_that_the_sample_lost_is_planned_with_a_guess(corpus):
+    """Saw: 3 rows sampled of 3,000, none kept; the mix has the group all the same, and a note says so."""
+    settings = config(corpus, {"mix": {"kind": "static", "proportions": {"web": 9.0, "rare": 1.0}}})
+    measures = {
+        name: {"rows": n, "bytes": 10.0 * n, "tokens": n} for name, n in ((None, 1024), ("web", 1021), ("rare", 3))
+    }
+    lines = table({"web": 997_000, "rare": 3000}, measures, {"web": 817})
+    assert [line["kept"] for line in lines] == [817 / 1021, 0.0]
+    lines, told = planned(settings, lines, 1_000_000, 817 / 1024, measures)
+    assert [line["proportion"] for line in lines] == pytest.approx([0.9, 0.1], abs=1e-5)
+    assert lines[1]["draws"] / lines[1]["epochs"] == pytest.approx(3000 * 817 / 1024 / 4, abs=1)
+    assert any("no sampled row is kept of rare" in note for note in told["notes"])
+    _, told = planned(settings, table({"rare": 3}, measures, {"web": 1}), 3, 0.0, measures)
+    assert told["draws"] is None and told["notes"] == ["no sampled row is kept: nothing is planned"]
+
+
+def test_what_the_law_does_not_find_in_a_sample_is_a_note(corpus):
+    shares = {"cluster 0": 1.0, "cluster 7": 1.0}
+    settings = config(corpus, {"mix": {"kind": "static", "groups": {"kind": "cluster"}, "proportions": shares}})
+    lines = table({}, {}, {"cluster 0": 40, "cluster 1": 60})
+    found, told = planned(settings, lines, 1000, 0.5, {})
+    assert found == lines and told["draws"] is None
+    assert [
+        note
+        for note in told["notes"]
+        if "by the sample's groups the mix would be refused" in note and "cluster 7" in note
+    ]
+
+
+def test_a_budget_in_tokens_takes_the_mean_where_the_run_makes_the_groups(corpus):
+    over = {"mix": {"kind": "uniform", "groups": {"kind": "cluster"}, "budget_tokens": 3200, "max_epochs": 100}}
+    settings = config(corpus, over | {"sample": {"kind": "iid", "batch_size": 16}})
+    every = {None: {"rows": 100.0, "bytes": 0.0, "tokens": 400.0}}
+    _, told = planned(settings, table({}, every, {"cluster 0": 40, "cluster 1": 60}), 1000, 1.0, every)
+    assert told["unit"] == "words" and told["mean"] == pytest.approx(4.0) and told["draws"] in (784, 800)
+
+
+@pytest.mark.parametrize(
+    ("mix", "wrong"),
+    [
+        ({"kind": "aioli", "steps": 80, "rounds": 8, "sweeps": 4, "burst_steps": 4}, "`mix.sweeps` 4"),
+        ({"kind": "aioli", "prior": {"moon": 1.0}, "prior_steps": 400}, "moon"),
+        ({"kind": "mixing_law", "runs": 3}, "`mix.runs` is 3"),
+    ],
+)
+def test_what_a_learned_law_cannot_do_is_refused_before_the_run(corpus, mix, wrong, monkeypatch):
+    """Saw: counted groups refuse; estimated ones, and as many as a score may make, are a note."""
+    monkeypatch.setattr(measuring, "child", None)
+    mix = mix | {"proxy": LEARNED}
+    told = call(corpus, {"mix": mix})
+    assert told.exit_code == 2 and wrong in told.output and "is fine" not in told.output
+    settings, rows = config(corpus, {"mix": mix}), {"art": 100, "books": 100, "web": 100}
+    with pytest.raises(ConfigError, match=wrong):
+        refuse_unfit(settings, rows, True)
+    refuse_unfit(settings, rows, False)
+    lines = table(rows, {}, {})
+    assert any(wrong in note for note in planned(settings, lines, 300, 1.0, {})[1]["notes"])
+
+
+def test_groups_too_small_to_be_learned_on_refuse_nothing(corpus):
+    settings = config(corpus, {"mix": {"kind": "mixing_law", "runs": 3, "proxy": LEARNED}})
+    refuse_unfit(settings, {"art": 7, "books": 100, "web": 100}, True)
+    refuse_unfit(config(corpus, {"mix": {"kind": "mixing_law", "runs": 2, "proxy": LEARNED}}), {"web": 100}, True)
+
+
+@pytest.mark.parametrize(
+    ("groups", "bound"),
+    [
+        ({"kind": "cluster", "clusters": 8}, 9),
+        ({"kind": "concept_group", "count": 30}, 31),
+        ({"kind": "concept_group", "concepts": ["red", "blue"]}, 3),
+    ],
+)
+def test_groups_that_the_run_makes_are_bounded_by_the_configuration(corpus, groups, bound):
+    def told(runs):
+        settings = config(corpus, {"mix": {"kind": "mixing_law", "runs": runs, "proxy": LEARNED, "groups": groups}})
+        return planned(settings, [], 420, 1.0, {})[1]["notes"]
+
+    assert told(bound + 1) == [] and len(told(bound)) == 1
+    assert f"with {bound} groups, as many as there may be, the mix would be refused" in told(bound)[0]
+    prior = {
+        "kind": "aioli",
+        "groups": groups,
+        "proxy": LEARNED,
+        "prior": {"x": 1.0},
+        "prior_steps": 400,
+        "steps": 8400,
+    }
+    assert planned(config(corpus, {"mix": prior}), [], 420, 1.0, {})[1]["notes"] == []
+
+
+def test_the_group_of_empty_strings_is_not_all_rows(tmp_path):
+    (tmp_path / "in").mkdir()
+    rows = pa.table({"text": ["a b"] * 4 + ["c"] * 6, "source": [""] * 4 + ["x"] * 6})
+    pq.write_table(rows, tmp_path / "in" / "a.parquet")
+    over = {"input": {"image": None, "key": None, "source": "source"}, "embed": None, "annotate": None, "score": []}
+    over |= {"select": [{"kind": "exact_duplicates"}], "sample": {"kind": "iid", "batch_size": 2}}
+    settings = loading.validate(loading.merged(config(tmp_path).model_dump(mode="json"), over))
+    found = sizes(settings, look(settings, examine(settings)[0], 10).pieces)
+    assert {name: (one["rows"], one["tokens"]) for name, one in found.items()} == {
+        None: (10, 14),
+        "": (4, 8),
+        "x": (6, 6),
+    }
+    assert [line["kept"] for line in table({"": 4, "x": 6}, found, {"": 4, "x": 3})] == [1.0, 0.5]
 
 
 def test_bytes_and_tokens_of_a_whole_sample_are_exact(corpus):
@@ -324,6 +449,26 @@ def test_a_run_over_the_sample_that_fails_refuses_nothing(corpus, monkeypatch):
     assert "times were not measured" in told.output and kept_passports.read(config(corpus)) is None
 
 
+def test_a_narrow_terminal_tells_groups_and_stages_apart(corpus):
+    """Saw: at 80 columns, of 1,000 groups with one long beginning and 420 rows, 40 by name and the rest in one line."""
+    found = made(config(corpus, {"mix": {"kind": "uniform", "budget_tokens": 1000}}), rows=0)
+    line = found["groups"]["lines"][0]
+    names = [f"https://www.example.org/datasets/number-{i:04d}" for i in range(1000)]
+    found["groups"]["lines"] = [line | {"group": name, "rows": 2000 - i} for i, name in enumerate(names)]
+    with (console := Console(width=80, no_color=True)).capture() as printed:
+        console.print(groups(found, 80), stages(found | {"total": {"seconds": 1.0, "bytes": 1}}))
+    cells = [row.split("│")[1].strip() for row in printed.get().splitlines() if row.startswith("│")]
+    said = "".join(cells)
+    assert all(f"number-{i:04d}" in said for i in range(40)) and "and960smallerones" in said.replace(" ", "")
+    assert all(one["stage"] in said for one in found["stages"]) and "epochs" in printed.get()
+    assert max(map(len, printed.get().splitlines())) <= 80
+    assert f"{sum(2000 - i for i in range(40, 1000)):,}" in printed.get()
+    assert [_name(one, 26) for one in ("", "a\nb", "web")] == ["''", "'a\\nb'", "web"] and len(
+        _name("x" * 99, 26)
+    ) == 26
+    assert "words, in" in [*verdict(found)][-1]
+
+
 def test_json_is_json_and_says_the_same(corpus):
     told = call(corpus, None, "--sample", "0", "--json")
     found = json.loads(told.output)
@@ -335,3 +480,15 @@ def test_samples_run_in_a_process_of_their_own(corpus):
     told = call(corpus, None, "--sample", "100")
     assert told.exit_code == 0 and "verdict: about" in told.output, told.output
     assert not [*corpus.rglob("mixwright-check-*")]
+
+
+def test_a_ruinous_mix_is_warned_of_before_it_runs(corpus):
+    over = {"select": [], "mix": {"proportions": {"web": 0.01, "books": 0.01, "art": 0.98}, "budget": 4000}}
+    settings = config(corpus, over | {"report": {"efficiency_warning": 0.6}})
+    found, _ = examine(settings)
+    told = passport(settings, found, look(settings, found, 0), 0, lambda line: None)
+    far, often = told["mix"]["warnings"]
+    assert far.startswith("the shares of the groups are far from the natural ones: rho 0.3")
+    assert "of 3 groups will be repeated more than 4 times" in often and "most 'art'" in often
+    bounded, _ = examine(settings := config(corpus, {"select": [], "mix": {"kind": "natural"}}))
+    assert passport(settings, bounded, look(settings, bounded, 0), 0, lambda line: None)["mix"]["warnings"] == []

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from configs.errors import StageError
 from configs.loading import validate
 from flows.pipeline import plan_per_shard
 from flows.planning import score_sections
+from storage.shards import Shard
 
 LM = {"kind": "causal_lm", "model": "nobody/no-model"}
 TEXT = {"input": {"path": "x", "image": None, "text": "t"}}
@@ -68,3 +71,17 @@ def test_a_proxy_that_learns_from_other_rows_is_another_step():
         planned, _ = plan_per_shard(validate(PAIRS | {"score": [*before, trajectory]}), None, [])
         steps.append(planned[-1].step.url)
     assert steps[0] != steps[1]
+
+
+def test_a_fit_that_reads_no_rows_is_the_same_step_when_rows_come(tmp_path):
+    """A graph of a reference's skills, by their names: a new shard changes nothing of it."""
+    pq.write_table(pa.table({"skills": [["a", "b"]]}), tmp_path / "reference.parquet")
+    graph = {"kind": "skill_graph", "reference": str(tmp_path / "reference.parquet"), "against": "image"}
+    by_names = {"vectors": "names", "encoder": {"kind": "open_clip", "model": "pocket", "device": "cpu"}}
+    given = {"score": [graph | by_names, graph | {"name": "by_rows", "skills": "s"}]}
+    known = [Shard(i, f"{i}.parquet", f"x/{i}.parquet", str(i) * 32, 4) for i in range(2)]
+    urls = []
+    for every in (known[:1], known):
+        planned, _ = plan_per_shard(validate(PAIRS | given), None, every)
+        urls.append([one.step.url for one in planned if one.step.stage == "score"])
+    assert urls[0][0] == urls[1][0] and urls[0][1] != urls[1][1]

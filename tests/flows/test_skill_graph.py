@@ -85,3 +85,20 @@ def test_what_is_refused_before_any_work(place):
 def test_rows_without_any_skill_end_a_run_in_a_sentence(place):
     with pytest.raises(StageError, match="no row of `untold` has a skill; name a column that has"):
         run(settings(place, {"skills": "untold"}))
+
+
+def test_names_of_a_reference_are_learned_once_whatever_shards_come(place, tmp_path, monkeypatch):
+    """No row is summarised, and a shard that comes leaves the scores of the others as they are."""
+    pq.write_table(pa.table({"skills": [["cat", "dog"], ["dog"]]}), tmp_path / "reference.parquet")
+    (tmp_path / "in").mkdir()
+    shards = sorted((place / "in").iterdir())
+    tower = {"kind": "open_clip", "model": "pocket", "device": "cpu"}
+    graph = {"vectors": "names", "encoder": tower, "against": "image", "reference": f"{tmp_path}/reference.parquet"}
+    told: list[list[str]] = []
+    for count in (2, 3):
+        for shard in shards[:count]:
+            (tmp_path / "in" / shard.name).write_bytes(shard.read_bytes())
+        told.append([])
+        run(settings(tmp_path, graph, embed={"kind": "open_clip", "model": "pocket", "device": "cpu"}), told[-1])
+    assert "score/skill_graph: learning" in told[0] and "score/skill_graph: 2 of 2 shards to do" in told[0]
+    assert not any("learning" in line for line in told[1]) and "score/skill_graph: 1 of 3 shards to do" in told[1]

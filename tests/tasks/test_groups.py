@@ -6,9 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from configs.errors import ModelError, PlaceFull
+from configs.errors import Interrupted, ModelError, PlaceFull
 from storage import faults
 from storage.objects import NoAccess, NoObject, ObjectError
+from tasks import stopping
 from tasks.groups import ItemsFailed, _may_pass, each
 
 
@@ -94,3 +95,18 @@ def test_what_a_user_can_mend_is_logged_without_a_traceback(error, logged, monke
     state = SimpleNamespace(result=lambda raise_on_failure: error)
     assert not _may_pass(None, SimpleNamespace(run_count=1), state)
     assert [record.exc_info[1] for record in caplog.records] == [error] * logged
+
+
+def test_a_run_that_is_to_end_ends_between_two_items():
+    seen = []
+
+    def work(item: str) -> None:
+        seen.append(item)
+        stopping.stop()
+
+    try:
+        with pytest.raises(Interrupted, match="what is finished stays"):
+            each(["a", "b"], work)
+    finally:
+        stopping.go_on()
+    assert seen == ["a"] and each(["c"], seen.append)["items"] == 1

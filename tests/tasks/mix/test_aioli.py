@@ -259,7 +259,7 @@ def test_a_prior_comes_first(world):
     assert found.facts["mode"] == "restricted" and found.facts["prior"] == [0.75, 0, 0.25]
     assert found.facts["rounds"][0]["step"] == 40 + 24 and found.facts["rounds"][0]["losses"][0] < 3
     assert list(found.notes) == ["`prior` has sum 4; it is normalised to one"]
-    told = [line.split(", losses")[0] for line in memory.lines]
+    told = [line.split("; losses")[0] for line in memory.lines]
     assert told == [
         f"aioli: round {r} of 4, training 1, step {s} of 240"
         for r, s in ((1, 64), (2, 114), (3, 164), (4, 214), (4, 240))

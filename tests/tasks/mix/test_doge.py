@@ -108,6 +108,20 @@ def test_the_weights_are_those_of_the_pure_function(monkeypatch):
     np.testing.assert_allclose(found.rounds, np.array(every).reshape(3, 20, 3).mean(axis=1), atol=1e-5)
 
 
+def test_absent_groups_count_as_none_of_the_norms_and_keep_their_weight_before_the_sum_is_one(monkeypatch):
+    """Of 12 groups a batch of 3 has 3 at most; the pure function is given zeros for the others."""
+    centres = np.random.default_rng(3).normal(size=(12, 2))
+    install(monkeypatch, BowlWorld(centres, [1.0] * 12, [0.5] * 12, batch=3))
+    world = BowlWorld(centres, [1.0] * 12, [0.5] * 12, batch=3)
+    found, there = world.gradients(np.full(12, 1 / 12)), np.zeros((12, 2))
+    assert len(found.vectors) == len(found.there) <= 3
+    there[found.there] = found.vectors
+    expected, _ = update(np.full(12, 1 / 12), there, world.validation_gradient().numpy(), 0.1, 1.0)
+    told = learned(DogeMix(config(steps=1, rounds=1, apply="rounds"), seed=1), (10,) * 12, names="abcdefghijkl")
+    np.testing.assert_allclose(told.rounds[0], expected, atol=1e-7)
+    assert expected.std() > 1e-4
+
+
 def test_gradients_that_are_not_finite_stop_it(monkeypatch):
     world = BowlWorld([[3.0], [1.0]], [1.0] * 2, [0.5] * 2)
     real = BowlWorld.gradients

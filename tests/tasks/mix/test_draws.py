@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.mix import draws as drawing
-from tasks.mix.draws import DrawPlan, largest_remainder, round_counts, shard_draws
+from tasks.mix.draws import DrawPlan, largest_remainder, round_counts, rows_keys, seed_of, shard_draws
+from tasks.mix.permutation import keys
 
 
 def test_the_worked_example_of_largest_remainder():
@@ -98,3 +99,26 @@ def test_rows_of_draws_is_the_inverse_of_draws_of_rows(counts, rows, seed):
         which, draw, _ = plan.draws_of(group, np.arange(size))
         assert (groups[draw] == group).all() and ordinals[draw].tolist() == which.tolist()
     assert len(plan.rows_of(np.empty(0, np.int64))[0]) == 0
+
+
+@given(st.integers(0, 2**63), st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 10**9)), max_size=4))
+def test_keys_of_many_orders_are_those_of_each(seed, orders):
+    groups, passes = np.array(orders, np.int64).reshape(-1, 2).T
+    found = rows_keys(seed, groups, passes)
+    assert found.tolist() == [keys(seed_of(seed, "rows", *one)).tolist() for one in orders]
+
+
+def test_keys_of_a_pass_are_made_once_though_slices_are_many(monkeypatch):
+    """More groups than a slice holds: each has its keys made in one slice, or in the two that it is cut into."""
+    rows, made = np.full(60, 7), []
+    plan = DrawPlan(rows[None] * 5, rows, 3)
+    groups = np.random.default_rng(0).permutation(np.repeat(np.arange(60), 7))
+
+    def counted(seed, group, number):
+        made.append(len(group))
+        return rows_keys(seed, group, number)
+
+    monkeypatch.setattr(drawing, "SLICE", 150)
+    monkeypatch.setattr(drawing, "rows_keys", counted)
+    assert shard_draws(plan, np.arange(420), groups, np.zeros(60, np.int64)).num_rows == plan.total
+    assert len(made) == plan.total // 150 and plan.total // 7 <= sum(made) <= plan.total // 7 + 5 * len(made)

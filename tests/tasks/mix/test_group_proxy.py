@@ -2,8 +2,11 @@
 
 import subprocess
 import sys
+import weakref
+from functools import partial
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -225,7 +228,7 @@ def test_a_step_by_the_groups_gradients_is_a_step_of_training(pairs):
         found = other.gradients(UNIFORM)
         import torch
 
-        other.apply((found.vectors * torch.from_numpy(shares).float()[:, None]).sum(0))
+        other.apply((found.vectors * torch.from_numpy(shares[found.there]).float()[:, None]).sum(0))
     assert other.step == 3
     assert all(np.allclose(one.weights()[n], w, atol=1e-5) for n, w in other.weights().items())
 
@@ -233,7 +236,39 @@ def test_a_step_by_the_groups_gradients_is_a_step_of_training(pairs):
 def test_a_group_without_a_row_in_the_batch_has_no_loss(proxy):
     found = proxy.gradients(np.array([0.5, 0, 0.5]), proxy.weights())
     assert np.isnan(found.losses).tolist() == np.isnan(found.reference).tolist() == [False, True, False]
-    assert not found.vectors[1].any() and found.vectors[[0, 2]].any(1).all()
+    assert found.there.tolist() == [0, 2] and len(found.vectors) == 2 and found.vectors.any(1).all()
+
+
+@pytest.mark.parametrize("least", [1, 5])
+def test_many_groups_hold_no_more_gradients_than_a_batch_or_what_runs_at_once(monkeypatch, least):
+    """Gradients of pieces that are in memory together, where a batch of 12 rows meets 60 groups."""
+    rows, _ = mixed(200)
+    names = [f"group {n:02d}" for n in range(60)]
+    proxy = built(config(train_rows=6, validation_rows=2), rows, pa.array([names[n % 60] for n in range(600)])).proxy
+    alive, most, real = weakref.WeakSet(), [], group_proxy._gradient
+
+    def watched(*args):
+        found = real(*args)
+        alive.add(found[1])
+        most.append(len(alive))
+        return found
+
+    whole = proxy.state()
+    slope = proxy.validation_gradient()
+    singles = [proxy._gradients(partial(proxy._corpus.held_loss, proxy._weights), [[part]]) for part in _each(proxy)]
+    assert np.allclose(slope, sum(next(one)[1] for one in singles) / 60, atol=1e-6)
+    proxy.restore(whole)
+    monkeypatch.setattr(group_proxy, "_gradient", watched)
+    monkeypatch.setattr(group_proxy, "AT_ONCE", least)
+    assert np.array_equal(proxy.validation_gradient(), slope) and len(most) == 60 and max(most) <= least + 2
+    found = proxy.gradients(np.full(60, 1 / 60))
+    assert len(found.vectors) == len(found.there) <= 12 and np.isnan(found.losses).sum() == 60 - len(found.there)
+
+
+def _each(proxy):
+    """The next validation rows of each of 60 groups, one each: those that the proxy has just drawn."""
+    streams = Streams(proxy._corpus.held, [proxy._config.proxy_seed, group_proxy.VALIDATION])
+    return streams.take(np.ones(60, np.int64))
 
 
 def test_the_reference_is_measured_on_the_same_rows(proxy):

@@ -13,6 +13,7 @@ from mix_samples import KINDS, SMALL, mixed
 from configs.methods.learned import Aioli, Doge, Doremi, MixingLaw, SkillIt
 from tasks import load
 from tasks.mix import METHODS, Group, course
+from tasks.mix.course import Course
 from tasks.mix.learning import LearnedMix
 
 EFFECTS = np.array([[0.004, 0.001, 0.0], [0.001, 0.002, 0.0005], [0.0, 0.001, 0.003]])
@@ -144,9 +145,9 @@ def test_how_far_it_is_is_told_now_and_then(monkeypatch):
     monkeypatch.setattr(course, "TELL_SECONDS", -1.0)
     memory = Memory()
     learned(mixer(LAWS["aioli"]), (10, 20, 30), memory)
-    assert memory.lines[0].startswith("aioli: round 0 of 3, training 1, step 3 of 60, losses ")
-    many = "0.000 " * 8
-    assert course._numbers(np.zeros(9)) == many + "…"
+    assert memory.lines[0].startswith("aioli: round 0 of 3, training 1, step 3 of 60; losses a ")
+    many = Course(LinearWorld(np.eye(9), np.ones(9)), "aioli", 1, Memory(), list("abcdefghi"))
+    assert many._numbers(np.zeros(9)) == ", ".join(f"{name} 0.000" for name in "abcdefgh") + ", …"
 
 
 # ---------------------------------------------------------------------------------------------------------------- groups

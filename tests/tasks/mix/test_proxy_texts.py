@@ -9,6 +9,7 @@ from mix_samples import KINDS, SMALL, built, config, kinds, mixed
 from tasks.mix import proxy_texts
 from tasks.mix.group_proxy import group_losses
 from tasks.mix.proxy_texts import TextCorpus, TextSource
+from tasks.score.proxy_language import NewModel
 
 
 def tables(texts):
@@ -76,6 +77,29 @@ def test_a_text_is_cut_at_the_models_length():
     assert corpus._lengths.max() == 32 and corpus._lengths.min() < 32
     weights = {n: torch.from_numpy(w) for n, w in corpus.initial().items()}
     assert np.isfinite(group_losses(corpus, weights, "cpu")).all()
+
+
+def test_texts_are_read_a_slice_at_a_time_to_the_same_tokens(monkeypatch):
+    found = kinds(40)
+    train, held = ([found[name][cut] for name in KINDS] for cut in (slice(0, 32), slice(32, 40)))
+
+    def tokens():
+        corpus = TextSource(SMALL).corpus(tables(train), tables(held), 0, "cpu")
+        return corpus._encoded.ids.tolist(), corpus._encoded.offsets.tolist(), [len(rows) for rows in corpus.train]
+
+    whole, read, real = tokens(), [], NewModel.ids
+    listed = TextCorpus(TextSource(SMALL).corpus(tables(train), tables(held), 0, "cpu").model, train, held, 0, "cpu")
+    assert listed._encoded.ids.tolist() == whole[0]
+    rows = pa.table({"text": pa.array([*found["prose"][:20], None, "", *found["code"][:9]])})
+    payload, usable = TextSource(SMALL).payload(rows)
+    monkeypatch.setattr(proxy_texts, "SLICE", 5)
+    monkeypatch.setattr(proxy_texts, "FIRST_SLICE", 3)
+    monkeypatch.setattr(NewModel, "ids", lambda self, texts: read.append(len(texts)) or real(self, texts))
+    assert tokens() == whole and max(read) == 5 and sum(read) == 120
+    column, asked = proxy_texts.read_column, []
+    monkeypatch.setattr(proxy_texts, "read_column", lambda part, *rest: asked.append(len(part)) or column(part, *rest))
+    again, same = TextSource(SMALL).payload(rows)
+    assert again.equals(payload) and np.array_equal(same, usable) and usable.sum() == 29 and max(asked) == 5
 
 
 def test_other_texts_can_be_measured_by_the_same_model():

@@ -9,6 +9,7 @@ from configs.errors import ColumnError, ModelError
 from configs.methods.learned import LanguageMixProxy
 from configs.methods.proxies import PairProxy
 from storage.states import dump
+from tasks.mix import samples as samples_module
 from tasks.mix.proxy_texts import TextSource
 from tasks.mix.samples import COIN, GROUP, Samples
 
@@ -89,6 +90,60 @@ def test_a_summary_is_bounded_and_has_the_lowest_coins(divided):
     built = build(settings, (rows, labels))
     assert built.proxy == "proxy" and [len(part) for part in divided["train"]] == [20] * 3
     assert [len(part) for part in divided["held"]] == [5] * 3
+
+
+@pytest.fixture
+def many(monkeypatch):
+    """Sixty groups of thirty texts, of which all together may have 600 rows to learn from."""
+    monkeypatch.setattr(samples_module, "SAMPLE_ROWS", 600)
+    rows = text_rows([f"text {i}" for i in range(1800)])
+    return rows, pa.array([f"group {i % 60:02d}" for i in range(1800)])
+
+
+def test_where_groups_are_many_each_has_fewer_rows_whatever_the_cut(many, divided):
+    rows, labels = many
+    names = sorted(set(labels.to_pylist()))
+    built = build(config(), (rows, labels), names=names)
+    assert built.learned == names and built.told == [
+        "`groups`: the proxy learns from 10 rows of each group at most, and is measured on 2, instead of 400 and 24: "
+        "the sample of all 60 groups together is bounded"
+    ]
+    assert {len(part) for part in divided["train"]} == {10} and {len(part) for part in divided["held"]} == {2}
+    whole = dict(divided)
+    order = pa.array(np.argsort(labels.to_numpy(zero_copy_only=False), kind="stable"))
+    sorted_rows, sorted_labels = rows.take(order), labels.take(order)
+    for shards in (cuts(rows, labels, *range(97, 1800, 97)), cuts(sorted_rows, sorted_labels, *range(45, 1800, 45))):
+        for some in (shards, shards[::-1]):
+            assert build(config(), *some, names=names) == built and divided == whole
+    every = text_rows([f"text {i}" for i in range(240)])
+    few = build(config(), (every, labels.slice(0, 240)), names=names)  # four rows each: nothing is cut
+    assert not any("together is bounded" in line for line in few.told)
+
+
+def test_long_rows_count_by_their_bytes(divided, monkeypatch):
+    monkeypatch.setattr(samples_module, "SAMPLE_BYTES", 60 * 16 * 32)
+    build(config(), mixed())
+    assert [len(part) for part in divided["train"]] == [20] * 3 and [len(part) for part in divided["held"]] == [5] * 3
+    rows, labels = pair_rows()
+    samples = Samples(config(proxy=PairProxy(width=8)), "cpu")
+    monkeypatch.setattr(samples_module, "SAMPLE_BYTES", 3 * 2 * 24 * 12)  # 12 numbers of 2 bytes, twice
+    assert samples.summarise(rows, labels).num_rows == 3 * (12 + 3)
+
+
+def test_summaries_and_what_is_joined_are_bounded(many, divided, monkeypatch):
+    rows, labels = many
+    samples, joined = Samples(config(), "cpu"), []
+    lowest = samples._lowest
+    assert samples.summarise(rows, labels).num_rows == 60 * 12
+    parts = [samples.summarise(*part) for part in cuts(rows, labels, *range(50, 1800, 50))]
+    monkeypatch.setattr(samples, "_lowest", lambda group, *rest: joined.append(len(group)) or lowest(group, *rest))
+    samples.build(sorted(set(labels.to_pylist())), [*parts, *parts])
+    assert len(joined) > 3 and max(joined) <= 60 * 12 * 5 // 4 + 50
+
+
+def test_a_text_is_cut_at_what_may_become_tokens():
+    summary = Samples(config(), "cpu").summarise(text_rows(["x" * 100_000]), pa.array(["code"]))
+    assert summary["text"].to_pylist() == ["x" * 16 * 32]
 
 
 def test_a_seed_of_its_own(divided):
@@ -188,3 +243,13 @@ def test_very_small_settings_are_enough_for_a_step():
     before = built.proxy.losses()
     built.proxy.train(np.full(3, 1 / 3), 2)
     assert (built.proxy.losses() != before).all()
+
+
+def test_the_last_row_that_a_full_group_has_may_still_find_an_earlier_text(divided):
+    captions = [f"caption {i:02d}" for i in range(60)]
+    rows = pa.table({"row": np.arange(60), "caption": captions, "uid": uids(i // 2 for i in range(60))})
+    settings = config(proxy=LanguageMixProxy(text="caption"), train_rows=6, validation_rows=2)
+    order = pa.array([*range(1, 60, 2), *range(0, 60, 2)])  # all the later texts first
+    build(settings, *cuts(rows.take(order), pa.array(["code"] * 60), *range(1, 60)), names=["code"])
+    found = [text for part in (*divided["train"], *divided["held"]) for text in part]
+    assert len(found) == 8 and all(int(text[-2:]) % 2 == 0 for text in found)

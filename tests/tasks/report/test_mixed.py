@@ -99,8 +99,8 @@ def test_page_and_card(summary, thumbnails, facts):
     assert Tags(page).open == [] and page.count('href="#mixed"') == 1
     text = words(section(page))
     for expected in (
-        "Mix efficiency rho 0.375; its 32 rows weigh as much as 13 of equal weight, design effect 2.52",
-        "8 epochs at most (group a)",
+        "Groups: rho 0.375 of their shares against the natural ones. Rows: the 32 that are used weigh as much as 13 "
+        "of equal weight (rho 0.396, design effect 2.52). At most 8 epochs (group a).",
         "rho tells what uneven weight costs: with rho 0.4 an average over the mix is as uncertain as one over 40 %",
         "picks 4 of every 16 draws: rho 0.25 of its draws by choice",
         "a 4 1.0 MB 40.0 % 53.1 % 53.3 % 8 4.53 4 1",
@@ -109,7 +109,7 @@ def test_page_and_card(summary, thumbnails, facts):
     ):
         assert expected in text, expected
     assert "What was learned" not in text
-    assert "Mix efficiency rho 0.375" in markdown.card(with_mix(summary, facts))
+    assert "Groups: rho 0.375 of their shares" in markdown.card(with_mix(summary, facts))
 
 
 def test_older_mixes_have_no_such_section(summary, thumbnails):
@@ -157,7 +157,7 @@ def test_thresholds(facts):
     found = mixed.warnings(facts, {"efficiency_warning": 0.4})
     assert [kind for kind, _ in found] == ["efficiency", "efficiency", "repeats"]
     assert (
-        "'a' has 4.53 times its natural share: rho 0.37, below `report.efficiency_warning` (0.4). Bring" in found[0][1]
+        "'a' has 4.533 times its natural share: rho 0.37, below `report.efficiency_warning` (0.4). Bring" in found[0][1]
     )
     assert "few rows are repeated often" in found[1][1] and "`mix.max_epochs`" in found[1][1]
     strong = mixed.warnings(facts, {"efficiency_warning": 0.5, "efficiency_alarm": 0.38})

@@ -99,6 +99,51 @@ def test_cuts_into_shards_change_no_byte(least, monkeypatch):
     assert run(config, once, rows).equals(scored)
 
 
+def test_sums_by_skill_are_the_embeddings_of_rows_to_the_byte(monkeypatch):
+    """Where a shard has few skills sums are kept, elsewhere embeddings; both, mixed or not, make the same graph."""
+    rows, config = table(), Config(merge=0.3, largest=5, row_skills=2)
+    method = SkillGraph(config)
+    parts = [rows.slice(0, 8), rows.slice(8)]
+    mixed = [method.summarise(part) for part in parts]
+    assert [one["sum"].null_count < one.num_rows for one in mixed] == [False, True]
+    assert mixed[1]["word"].drop_null().to_pylist() == NAMES and mixed[1]["vector"].null_count == len(mixed[1])
+    monkeypatch.setattr(skills, "summed", lambda labels, column: (None, None))
+    plain = [method.summarise(part) for part in parts]
+    assert states.dump(method.fit(mixed)) == states.dump(method.fit(plain))
+
+
+def test_shards_without_embeddings_count_and_give_no_direction():
+    rows, method = table(), SkillGraph(Config(merge=None))
+    for size in (8, 60):  # as embeddings, as sums
+        unseen = rows.slice(0, size).set_column(2, "text_embedding", pa.nulls(size, pa.binary(2 * DIM)))
+        found = method.fit([method.summarise(unseen), method.summarise(rows.slice(size))])
+        assert found["rows"].tolist() == fitted(Config(merge=None), rows)["rows"].tolist()
+        assert found["direction"].any()
+
+
+class Read(list):
+    """Summaries that note which columns a pass asks for."""
+
+    def __init__(self, tables):
+        super().__init__(tables)
+        self.passes = []
+
+    def __iter__(self):
+        self.passes.append(None)
+        return super().__iter__()
+
+    def only(self, *columns):
+        self.passes.append(columns)
+        return [one.select(columns) for one in list.copy(self)]
+
+
+def test_counting_reads_lists_alone():
+    rows, method = table(), SkillGraph(Config())
+    read = Read([method.summarise(rows)])
+    assert states.dump(method.fit(read)) == states.dump(fitted(Config(), rows))
+    assert read.passes == [("skills",), None, ("skills",)]
+
+
 def test_rows_in_any_order_and_tables_in_many_chunks_give_the_same_graph():
     rows, config = table(), Config()
     order = np.random.default_rng(5).permutation(rows.num_rows)
@@ -213,6 +258,7 @@ def test_names_are_embedded_by_the_text_tower_and_parts_are_kept(tmp_path, monke
     method = SkillGraph(config)
     assert method.needs == ("image_embedding",) and method.device == "cpu"
     method.check()
+    assert not method.learns_from_rows and SkillGraph(Config(reference=url)).learns_from_rows
     empty = pa.table({"row": [1, 2], "image_embedding": pa.nulls(2, pa.binary(4))})
     assert method.summarise(empty).num_rows == 0
     monkeypatch.setattr(zero_shot, "PART_TEXTS", 2)

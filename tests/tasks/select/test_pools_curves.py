@@ -12,6 +12,7 @@ from configs.methods.pools import Curves
 from configs.methods.pools import Pools as Config
 from storage.states import Checkpoint, dump
 from tasks.mix import course
+from tasks.select.pool_buckets import edges
 from tasks.select.pool_curves import Measuring, fitted, measured, refuse_unsound, remarks
 from tasks.select.pool_law import predicted_error
 from tasks.select.pools import Pools
@@ -154,8 +155,6 @@ def test_the_sample_is_bounded_equal_and_the_same_for_any_cut(tmp_path):
         ends = np.cumsum(cuts)
         summaries = [method.summarise(rows.slice(e - c, c)) for c, e in zip(cuts, ends)]
         assert all(one["sampled"].to_numpy().sum() <= measuring._wanted(2) for one in summaries)
-        from tasks.select.pool_buckets import edges
-
         lowest = edges([one["key"].to_numpy() for one in summaries], 600, 2)
         train, held = measuring._divided(measuring._gathered(summaries, lowest))
         assert [part.num_rows for part in train] == [32, 32] and [part.num_rows for part in held] == [10, 10]
@@ -163,6 +162,29 @@ def test_the_sample_is_bounded_equal_and_the_same_for_any_cut(tmp_path):
         found.append([part.to_pydict() for part in (*train, *held)])
         assert all(sets)
     assert found[0] == found[1] == found[2]
+
+
+@pytest.mark.parametrize("unreadable", [0, 3])
+def test_copies_with_other_texts_and_unreadable_rows_are_the_same_for_any_cut_and_order(unreadable):
+    """Every row is there twice, with the same key and another text, or none."""
+    rows, method = texts(1200), select()
+    assert method._measuring._wanted(2) < 1200
+    other = [
+        f"another {text}" if not unreadable or i % unreadable else None
+        for i, text in enumerate(rows["text"].to_pylist())
+    ]
+    rows = pa.concat_tables([rows, rows.set_column(2, "text", pa.array(other, pa.string()))])
+    if unreadable:
+        first = [text if i % 2 else None for i, text in enumerate(rows["text"].to_pylist())]
+        rows = rows.set_column(2, "text", pa.array(first, pa.string()))
+    found = []
+    for cuts in ([2400], [1200, 1200], [5, 300, 1500, 595]):
+        ends = np.cumsum(cuts)
+        summaries = [method.summarise(rows.slice(e - c, c)) for c, e in zip(cuts, ends)]
+        lowest = edges([one["key"].to_numpy() for one in summaries], 2400, 2)
+        for parts in (summaries, summaries[::-1]):
+            found.append([part.to_pydict() for part in method._measuring._gathered(parts, lowest)])
+    assert all(one == found[0] for one in found) and len(found[0][0]["text"]) > 40
 
 
 def test_a_real_proxy_measures_and_fits(tmp_path):
@@ -194,6 +216,11 @@ def test_rows_of_a_file_are_what_errors_are_measured_on(tmp_path):
     state = method.fit([method.summarise(texts(200))], Checkpoint(f"{tmp_path}/c.npz"))
     assert np.isfinite(state["measured_errors"]).all()
     before = method.depends_on()
+    moved = tmp_path / "moved.parquet"
+    moved.write_bytes((tmp_path / "held.parquet").read_bytes())
+    other = select(validation=str(moved))
+    assert other.depends_on() == before and other._config.output_fields() == method._config.output_fields()
+    assert method._config.output_fields() != select(validation=str(moved), seed=1)._config.output_fields()
     pq.write_table(texts(31, seed=5), tmp_path / "held.parquet")
     assert method.depends_on() != before
 
@@ -215,3 +242,20 @@ def test_a_bucket_without_readable_rows_is_named(tmp_path):
     method = select()
     with pytest.raises(ConfigError, match="bucket 2 of 2 has .* distinct rows"):
         method.fit([method.summarise(rows.set_column(2, "text", empty))], Checkpoint(f"{tmp_path}/c.npz"))
+
+
+def test_keys_are_read_without_the_texts_beside_them(tmp_path):
+    class Read(list):
+        """Summaries that note which columns a pass asks for."""
+
+        asked = []
+
+        def only(self, *columns):
+            self.asked.append(columns)
+            return [one.select(columns) for one in self]
+
+    rows, method = texts(200), select()
+    summaries = [method.summarise(rows)]
+    state = method.fit(Read(summaries), Checkpoint(f"{tmp_path}/c.npz"))
+    assert Read.asked == [("key",)]
+    assert dump(state) == dump(method.fit(summaries, Checkpoint(f"{tmp_path}/d.npz")))
