@@ -339,7 +339,7 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="two minutes: few steps, two seeds, fewer texts")
     parser.add_argument("--overhead", action="store_true", help="seconds of one round of Aioli, 7 groups")
     parser.add_argument("--rounds", type=int, default=6, help="that proportions are learned for; `steps` is a multiple")
-    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--batch", type=int, default=32, help="with 8 the noise of training hides all else")
     parser.add_argument("--width", type=int, default=64)
     parser.add_argument("--length", type=int, default=64, help="tokens of a piece")
     parser.add_argument("--vocabulary", type=int, default=512)
