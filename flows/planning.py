@@ -234,7 +234,7 @@ def mix_step(config: Curate, view: View, every: list[Shard]) -> Planned:
     parts |= {"budget": asdict(planned_budget(config))} if section.size_columns else {}
     fields = {k: v for k, v in section.output_fields().items() if k not in ("budget", "groups")}
     parts |= {"config": fields, **facts_of(mix.METHODS, section.kind, method)}
-    parts |= {"drawing": [source_digest(f"tasks.mix.{name}") for name in ("lists", "budgets")]}
+    parts |= {"drawing": [source_digest(f"tasks.mix.{name}") for name in ("lists", "budgets", "allotting")]}
     parts |= {"needs": seen.parents((*needs, *((group,) if named else ()))), "inputs": input_parts(seen, needs)}
     step = Step(config.store, "mix", section.kind, fingerprint({"stage": "mix", **parts}))
     return Planned(step, seen, section, method, "mix")

@@ -166,6 +166,7 @@ class PlainRunner:
 @contextmanager
 def prefect_runner(config: Settings) -> Iterator[PrefectRunner]:
     """The runner that `config` names; only inside a flow run."""
+    stopping.go_on()  # of a run that was interrupted in this process before
     if config.kind == "threads":
         pool: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=config.workers)
         with pool:

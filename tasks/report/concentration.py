@@ -208,7 +208,8 @@ def _near(subject: Subject, shard: Shard, rows: np.ndarray, exact: np.ndarray, c
 def _summed(keys: np.ndarray, weights: np.ndarray) -> pa.Table:
     """Weights by key, each key once, so that a cell that holds everything is one row: `key`, `weight`."""
     known, at = np.unique(keys, return_inverse=True)
-    return pa.table({"key": known, "weight": np.bincount(at, weights, len(known))})
+    summed = np.bincount(at, weights, len(known)).astype(np.float64)  # of no rows numpy gives whole numbers
+    return pa.table({"key": known.astype(np.uint64), "weight": summed})
 
 
 def _in_buckets(tables: Sequence[pa.Table], buckets: int) -> Iterable[tuple[pa.Table, np.ndarray]]:

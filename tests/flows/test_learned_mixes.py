@@ -57,7 +57,9 @@ def plan_of(folder: Path, where: str = "") -> dict[str, Any]:
     return json.loads(found[-1].read_text())
 
 
-@pytest.mark.parametrize("kind", LAWS)
+@pytest.mark.parametrize(
+    "kind", [law if law in ("aioli", "doge") else pytest.param(law, marks=pytest.mark.nightly) for law in LAWS]
+)
 def test_every_law_makes_a_mix_that_it_explains(texts, kind):
     law = LAW | {"kind": kind, "budget": 480, "max_epochs": 4}
     law |= {"sweeps": 1, "burst_steps": 2} if kind == "aioli" else {}

@@ -371,6 +371,7 @@ def test_an_input_without_rows_has_an_empty_passport(tmp_path):
 
 
 # ---------------------------------------------------------------------------------------------------------- the whole
+@pytest.mark.nightly
 def test_estimate_run_and_comparison(corpus, here):
     """Saw: every stage estimated; nothing but the passport written; the report and the log compare; a rerun is free."""
     told = call(corpus, None, "--sample", "200")
@@ -410,6 +411,7 @@ def test_estimate_run_and_comparison(corpus, here):
     assert not [one for one in log if one.startswith("estimate and actual")]  # nothing was to do
 
 
+@pytest.mark.nightly
 def test_where_all_is_done_nothing_is_measured(corpus, monkeypatch):
     monkeypatch.setattr(measuring, "child", None)
     run(config(corpus))

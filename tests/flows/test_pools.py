@@ -82,6 +82,7 @@ def outcomes(mix):
     return Counter(pq.read_table(f"{mix.url}/ledger", columns=["reason"])["reason"].to_pylist())
 
 
+@pytest.mark.nightly
 def test_a_short_training_keeps_few_pictures_and_a_long_one_many(emoji, tmp_path):
     kept = {}
     for budget in (60, 400, 100_000):
@@ -124,6 +125,7 @@ def test_rows_that_stay_do_not_depend_on_shards_or_workers(emoji, tmp_path):
     assert kept[0] == kept[1] and 0 < len(kept[0]) < PICTURES
 
 
+@pytest.mark.nightly
 def test_utilities_are_measured_and_noise_goes_first(prose, tmp_path, monkeypatch):
     settings = texts(prose, tmp_path, curves=CURVES)
     mix = corpora.run(settings)

@@ -87,6 +87,7 @@ def test_rows_without_any_skill_end_a_run_in_a_sentence(place):
         run(settings(place, {"skills": "untold"}))
 
 
+@pytest.mark.nightly
 def test_names_of_a_reference_are_learned_once_whatever_shards_come(place, tmp_path, monkeypatch):
     """No row is summarised, and a shard that comes leaves the scores of the others as they are."""
     pq.write_table(pa.table({"skills": [["cat", "dog"], ["dog"]]}), tmp_path / "reference.parquet")

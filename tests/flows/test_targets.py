@@ -188,8 +188,8 @@ def test_a_dry_run_knows_the_scores_that_selects_have_made(corpus):
         corpus, {"select": [KINDS["threshold"] | {"target_tokens": 5}, {"kind": "exact_duplicates", "of": "text"}]}
     )
     made = [one.label for one in examine(settings)[1]]
-    assert made[-5:-3] == ["score/tokens", "score/text_digest"]
-    assert made[-3:] == ["select/threshold", "select/exact_duplicates", "sample"]
+    assert made[-6:-4] == ["score/tokens", "score/text_digest"]
+    assert made[-4:] == ["select/threshold", "select/exact_duplicates", "mix", "sample"]
 
 
 def test_a_row_that_is_too_large_by_itself_does_not_end_the_order(tmp_path):
