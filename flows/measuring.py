@@ -25,9 +25,9 @@ TRAININGS = ("fit", "plan")
 """Tasks that shortened sections train in."""
 BOUNDED = ("choose", "collect", "write report")
 """Tasks of the report whose galleries and charts hold no more, however many rows there are."""
-TASK_SECONDS, STAGE_SECONDS = 0.015, 0.05
+TASK_SECONDS, STAGE_SECONDS = 0.02, 0.03
 """What Prefect takes for a task run and for a stage with its artifact, with a server on the same machine: measured with
-the demo's task runs, see `tests/benchmarks/bench_passport.py`."""
+idle task runs, see `tests/benchmarks/bench_passport.py --idle`."""
 SHARDS = 8
 
 
