@@ -6,7 +6,7 @@ from typing import Any
 
 from configs.curate import Curate
 from configs.errors import ConfigError
-from configs.methods.grouping import ClusterGroups, ConceptGroups
+from configs.methods.grouping import ClusterGroups, ConceptGroups, ScoreGroups
 from flows.planning import planned_budget
 from storage.states import Checkpoint
 from tasks import load, mix
@@ -71,4 +71,6 @@ def most_groups(config: Curate) -> int | None:
         return groups.clusters + 1  # and the rows without embedding
     if isinstance(groups, ConceptGroups):
         return (groups.count if groups.concepts is None else len({*groups.concepts})) + 1  # and those without any
+    if isinstance(groups, ScoreGroups):
+        return groups.buckets + 1  # and those without the score
     return None

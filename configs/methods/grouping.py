@@ -1,4 +1,4 @@
-"""Groups that the input does not name: rows by concept or by cluster. Each is a score that learns from all rows."""
+"""Groups that the input does not name: rows by concept, cluster or score. Each is a score that learns from all rows."""
 
 from __future__ import annotations
 
@@ -49,3 +49,17 @@ class ConceptGroups(Section):
     def column(self) -> str:
         """Where the labels are."""
         return "concept_group"
+
+
+class ScoreGroups(Section):
+    """Buckets of equal size by a score (column `score_group`), the best first."""
+
+    kind: Literal["score_group"] = "score_group"
+    score: str = Field("alignment", description="Name of the score, high is good.")
+    buckets: int = Field(5, ge=2, le=1000, description="How many.")
+    seed: int = Field(0, ge=0, le=2**63 - 1, description="Of the coins that part rows of one score.")
+
+    @property
+    def column(self) -> str:
+        """Where the labels are."""
+        return "score_group"

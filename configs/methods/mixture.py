@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from configs.methods.grouping import ClusterGroups, ConceptGroups
+from configs.methods.grouping import ClusterGroups, ConceptGroups, ScoreGroups
 from configs.methods.score import Tokens
 from configs.section import Section
 
@@ -21,11 +21,13 @@ def _kind(value: Any) -> str:
 Grouping = Annotated[
     Annotated[str, Tag("column")]
     | Annotated[ClusterGroups, Tag("cluster")]
-    | Annotated[ConceptGroups, Tag("concept_group")],
+    | Annotated[ConceptGroups, Tag("concept_group")]
+    | Annotated[ScoreGroups, Tag("score_group")],
     Discriminator(
         _kind,
         custom_error_type="unknown_groups",
-        custom_error_message="it must be the name of a column, or have the `kind` cluster or concept_group",
+        custom_error_message="it must be the name of a column, or have the `kind` cluster, concept_group or "
+        "score_group",
     ),
 ]
 
@@ -35,7 +37,8 @@ class Mixture(Section):
 
     groups: Grouping | None = Field(
         None,
-        description="Input column whose values are the groups; `{kind: cluster}` or `{kind: concept_group}`; null: the "
+        description="Input column whose values are the groups; `{kind: cluster}`, `{kind: concept_group}` or "
+        "`{kind: score_group}`; null: the "
         "`source` column, or else one group.",
     )
     budget: int | None = Field(

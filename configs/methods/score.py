@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from configs.methods.grouping import ClusterGroups, ConceptGroups
+from configs.methods.grouping import ClusterGroups, ConceptGroups, ScoreGroups
 from configs.methods.proxies import Trajectory
 from configs.methods.skills import SkillGraph
 from configs.methods.utility import Gradients, TokenLosses, UtilityDiversity
@@ -145,6 +145,7 @@ Score = Annotated[
     | Trajectory
     | ClusterGroups
     | ConceptGroups
+    | ScoreGroups
     | SkillGraph,
     Field(discriminator="kind"),
 ]

@@ -56,6 +56,7 @@ METHODS: dict[str, str] = {
     "trajectory": "tasks.score.trajectory:Trajectory",
     "cluster": "tasks.score.clusters:Clusters",
     "concept_group": "tasks.score.concept_groups:ConceptGroups",
+    "score_group": "tasks.score.score_groups:ScoreGroups",
     "skill_graph": "tasks.score.skill_graph:SkillGraph",
 }
 

@@ -165,6 +165,18 @@ def test_concepts_as_groups(corpus):
         assert group_of(facts, row) == ("w003" if "w003" in words else "w000" if "w000" in words else "rest")
 
 
+def test_a_score_as_groups(corpus):
+    groups = {"kind": "score_group", "score": "alignment", "buckets": 2}
+    shares = {"alignment 1 of 2": 0.75, "alignment 2 of 2": 0.25}
+    mix = {"kind": "static", "proportions": shares, "groups": groups, "budget": 80}
+    done, facts = mixed(corpus, mix, score=[{"kind": "alignment"}])
+    assert drawn(facts) == {"alignment 1 of 2": 60, "alignment 2 of 2": 20}
+    scores = {name: [row["alignment"] for row in emitted(done) if group_of(facts, row) == name] for name in shares}
+    assert min(scores["alignment 1 of 2"]) > max(scores["alignment 2 of 2"])
+    with pytest.raises(StageError, match="needs the column 'goodness'.*list what makes it under `score`"):
+        mixed(corpus, mix | {"groups": groups | {"score": "goodness"}})
+
+
 def group_of(facts, row) -> str:
     """The group of an emitted row, by the weight that its group has, which differs between groups here."""
     rows, counts = np.array(facts["rows"]), np.array(facts["counts"][0])

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from configs.errors import ConfigError
-from configs.methods.grouping import ClusterGroups, ConceptGroups
+from configs.methods.grouping import ClusterGroups, ConceptGroups, ScoreGroups
 from storage.states import Checkpoint
 from tasks import load, score
 from tasks.embed.vectors import pack
@@ -195,3 +195,31 @@ def test_it_is_the_definition_for_any_cut_into_shards(lists, count, ends):
     table = with_concepts(lists)
     assert labelled(ConceptGroups(count=count), [table]) == wanted
     assert labelled(ConceptGroups(count=count), cut(table, [min(e, len(lists)) for e in ends])) == wanted
+
+
+# ---------------------------------------------------------------------------------------------------- buckets of a score
+def scored(values):
+    rng = np.random.default_rng(5)
+    uids = pa.array([rng.bytes(16) for _ in values], pa.binary(16))
+    return pa.table({"uid": uids, "quality": pa.array(values, pa.float32()), "row": np.arange(len(values))})
+
+
+@given(
+    values=st.lists(st.one_of(st.none(), st.integers(0, 4), st.just(float("nan"))), max_size=40),
+    buckets=st.integers(2, 6),
+    data=st.data(),
+)
+def test_buckets_of_a_score_are_equal_and_ordered_for_any_cut(values, buckets, data):
+    rows, config = scored(values), ScoreGroups(score="quality", buckets=buckets)
+    ends = data.draw(st.lists(st.integers(0, len(values)), max_size=3))
+    found = labelled(config, cut(rows, ends))
+    assert found == labelled(config, [rows])
+    known = [value is not None and value == value for value in values]
+    assert [label == "(no score)" for label in found] == [not one for one in known]
+    count = min(buckets, sum(known))
+    groups = [[v for v, label in zip(values, found) if label == f"quality {i + 1} of {count}"] for i in range(count)]
+    assert sum(map(len, groups)) == sum(known)
+    if count:
+        assert max(map(len, groups)) - min(map(len, groups)) <= 1
+        for better, worse in zip(groups, groups[1:]):
+            assert min(better) >= max(worse)
