@@ -54,6 +54,7 @@ def steps(told: str) -> list[int]:
     return [int(step) for step in re.findall(r"^step (\d+): loss \d", told, flags=re.M)]
 
 
+@pytest.mark.nightly
 def test_a_training_that_goes_on_ends_with_the_same_weights(mix, tmp_path):
     script = f"""
 import logging
@@ -71,6 +72,7 @@ for out, count in (("whole", 5), ("parted", 3), ("parted", 5)):
     assert weights[0] != pocket
 
 
+@pytest.mark.nightly
 def test_a_language_model_is_trained_on_the_rows_it_chooses(mix, tmp_path):
     tiny_lm(tmp_path / "lm", real_texts(60))
     script = f"""

@@ -52,6 +52,7 @@ def test_every_command_teaches(command):
     assert told.exit_code == 0 and len(told.output.splitlines()) > 5
 
 
+@pytest.mark.nightly
 def test_a_section_that_is_left_out_is_skipped_whatever_presets_say(tmp_path):
     (tmp_path / "in").mkdir()
     pq.write_table(pa.table({"text": ["a", "a", "b", "b"]}), tmp_path / "in" / "a.parquet")

@@ -246,6 +246,7 @@ def test_a_score_that_is_listed_serves_the_sampler(place, made):
     assert mix.emitted == 30 and written(place) == before
 
 
+@pytest.mark.nightly
 @pytest.mark.flow
 @pytest.mark.usefixtures("prefect_server")
 def test_the_flow_samples_part_after_part(made, place, monkeypatch):
