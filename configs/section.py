@@ -55,3 +55,10 @@ def exactly_one(**values: Any) -> None:
         names = [f"`{name}`" if name != "target" else "a `target_…`" for name in given or values]
         told = f"{' and '.join(names)} are given" if given else f"none of {', '.join(names)} is given"
         raise ValueError(f"{told}; give exactly one of them")
+
+
+def with_one_place(template: str) -> str:
+    """The template of a sentence; ValueError unless it has one place for a name."""
+    if template.count("{}") != 1:
+        raise ValueError(f"`template` is {template!r}; it must be a sentence with one {{}}, where the name stands")
+    return template

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 from configs.errors import StageError
 from configs.methods.embed import OpenClip
 from configs.reasons import EMBEDDING, PICTURES, Reason
-from configs.section import Section
+from configs.section import Section, with_one_place
 
 
 class CausalLm(Section):
@@ -57,9 +57,7 @@ class PairTokens(Section):
     @field_validator("template")
     @classmethod
     def _has_a_place(cls, value: str) -> str:
-        if value.count("{}") != 1:
-            raise ValueError(f"`template` is {value!r}; it must be a sentence with one {{}}, where the name stands")
-        return value
+        return with_one_place(value)
 
     def output_fields(self) -> dict[str, Any]:
         """See `Section`; the vocabulary counts by its content, not by its name."""

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from configs.errors import StageError
 from configs.methods.embed import OpenClip
-from configs.section import Section
+from configs.section import Section, with_one_place
 
 
 class SkillGraph(Section):
@@ -55,9 +55,7 @@ class SkillGraph(Section):
     @field_validator("template")
     @classmethod
     def _has_a_place(cls, value: str) -> str:
-        if value.count("{}") != 1:
-            raise ValueError(f"`template` is {value!r}; it must be a sentence with one {{}}, where the name stands")
-        return value
+        return with_one_place(value)
 
     @model_validator(mode="after")
     def _model_is_used(self) -> SkillGraph:

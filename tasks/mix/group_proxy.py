@@ -8,7 +8,6 @@ CPU: so the weights do not depend on how many threads there are.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -19,7 +18,7 @@ from configs.methods.learned import Learned
 from storage.states import State
 from tasks.mix.group_streams import Streams, composed_counts, drawn_counts
 from tasks.mix.proxy import GroupGradients
-from tasks.score.proxy_training import CLIP, WARM_UP, in_threads, in_turn, steady
+from tasks.score.proxy_training import CLIP, in_threads, in_turn, scheduled, steady
 
 if TYPE_CHECKING:
     import torch
@@ -207,10 +206,7 @@ class GroupProxy:
 
     def rate(self) -> float:
         """The learning rate of the next step: a cosine to 0 at `total` behind a linear warm-up."""
-        warm = max(1, round(WARM_UP * self.total))
-        left = min(1.0, (self.step - warm) / max(1, self.total - warm))
-        share = (self.step + 1) / warm if self.step < warm else 0.5 * (1 + math.cos(math.pi * left))
-        return self._config.learning_rate * share
+        return self._config.learning_rate * scheduled(self.step, self.total)
 
     # ---------------------------------------------------------------------------------------------------------- within
     @property

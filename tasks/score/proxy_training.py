@@ -36,6 +36,13 @@ SAVE_SHARE = 0.05
 """Of the time, at most, to be spent on saving."""
 
 
+def scheduled(step: int, total: int) -> float:
+    """Share of the highest learning rate at a step: a cosine to 0 at `total` behind a linear warm-up."""
+    warm = max(1, round(WARM_UP * total))
+    left = min(1.0, (step - warm) / max(1, total - warm))
+    return (step + 1) / warm if step < warm else 0.5 * (1 + math.cos(math.pi * left))
+
+
 class Learner(Protocol):
     """A model and the rows that it learns from."""
 
@@ -146,10 +153,7 @@ class Training:
         import torch
 
         norm = float(torch.stack([g.square().sum() for g in gradients]).sum().sqrt())
-        warm = max(1, round(WARM_UP * self.total))
-        left = (self.step - warm) / max(1, self.total - warm)
-        rate = (self.step + 1) / warm if self.step < warm else 0.5 * (1 + math.cos(math.pi * left))
-        self._adam.param_groups[0]["lr"] = self._config.learning_rate * rate
+        self._adam.param_groups[0]["lr"] = self._config.learning_rate * scheduled(self.step, self.total)
         for value, gradient in zip(self._weights.values(), gradients, strict=True):
             value.grad = gradient * min(1.0, CLIP / max(norm, 1e-12))
         self._adam.step()
